@@ -1,0 +1,37 @@
+"""The pluggable engines, and the contract that they fulfil."""
+
+from .base import (
+    AddressLearnt,
+    Admission,
+    Backend,
+    Download,
+    Event,
+    EventStream,
+    Finished,
+    PeerConnected,
+    PeerRefused,
+    PieceStored,
+    RateLimits,
+    Seed,
+    Status,
+    StorageFailed,
+    Swarm,
+)
+
+__all__ = [
+    "AddressLearnt",
+    "Admission",
+    "Backend",
+    "Download",
+    "Event",
+    "EventStream",
+    "Finished",
+    "PeerConnected",
+    "PeerRefused",
+    "PieceStored",
+    "RateLimits",
+    "Seed",
+    "Status",
+    "StorageFailed",
+    "Swarm",
+]

@@ -1,0 +1,281 @@
+"""The contract between the library and an engine that moves pieces between peers.
+
+A third party implements :class:`Backend`, :class:`Seed` and :class:`Download` and hands a factory to the plugin
+(``{"backend": MyBackend}``); :mod:`slixmpp_bt.testing.conformance` checks it. All methods are called on the event
+loop and must not block it. No type or exception of the engine may leave the backend: what goes wrong is a
+:class:`~slixmpp_bt.errors.BTError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from ..config import Endpoint
+from ..constants import Mode
+from ..errors import StorageError
+from ..manifest import Manifest
+from ..messages import Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """Bytes per second over everything a backend does, peers on the local network included; None is no limit."""
+
+    upload: int | None = None
+    download: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Who may join the swarm of an offer. In ``private`` mode: who knows the info-hash and an address."""
+
+    mode: Mode = Mode.PRIVATE
+
+
+@dataclass(frozen=True, slots=True)
+class PieceStored:
+    """A piece passed verification and was handed to the disk; it counts as had only after a flush."""
+
+    piece: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConnected:
+    """A peer is connected at the BitTorrent level. Inbound peers show an ephemeral port."""
+
+    candidate: Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRefused:
+    """A peer could not be reached, hung up or was turned away; `reason` is in words a user understands."""
+
+    candidate: Candidate
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Every selected piece passed verification (of a download; it may not be flushed yet)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StorageFailed:
+    """Reading or writing failed; the handle has stopped moving pieces until :meth:`Swarm.resume`."""
+
+    error: StorageError
+
+
+@dataclass(frozen=True, slots=True)
+class AddressLearnt:
+    """What other peers say this side's address is. `Candidate.port` is the port listened on."""
+
+    candidate: Candidate
+
+
+Event = PieceStored | PeerConnected | PeerRefused | Finished | StorageFailed | AddressLearnt
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A moment of a seed or download. Payload bytes, bytes per second."""
+
+    uploaded: int = 0
+    downloaded: int = 0
+    verified: int = 0
+    upload_rate: float = 0.0
+    download_rate: float = 0.0
+    peers: int = 0
+    connected: tuple[Candidate, ...] = field(default=())
+
+
+class EventStream:
+    """An ordered stream of events for one consumer: ``async for event in handle.events``.
+
+    Ends after :meth:`close`. Cancelling the consumer loses nothing.
+    """
+
+    def __init__(self) -> None:
+        self._queue: deque[Event] = deque()
+        self._wake = asyncio.Event()
+        self._closed = False
+
+    def put(self, event: Event) -> None:
+        """Append `event`; after :meth:`close` it is dropped."""
+        if not self._closed:
+            self._queue.append(event)
+            self._wake.set()
+
+    def close(self) -> None:
+        """End the stream after what is in it. Idempotent."""
+        self._closed = True
+        self._wake.set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._queue:
+            if self._closed:
+                raise StopAsyncIteration
+            self._wake.clear()
+            await self._wake.wait()
+        return self._queue.popleft()
+
+
+class Swarm(ABC):
+    """What a seed and a download have in common. Every method but :meth:`aclose` raises
+    :class:`~slixmpp_bt.errors.BackendClosed` after the end."""
+
+    #: What happens, in order; it ends when the handle is closed.
+    events: EventStream
+
+    @abstractmethod
+    def add_candidates(self, candidates: Iterable[Candidate]) -> None:
+        """Dial these, at once, and again later while they are not connected. Known ones are dialled again."""
+
+    @abstractmethod
+    def remove_candidates(self, candidates: Iterable[Candidate]) -> None:
+        """Forget these and hang up on them, as far as a connection can be told to be theirs."""
+
+    @abstractmethod
+    async def pause(self) -> None:
+        """Move no more pieces and hang up, until :meth:`resume`. Idempotent."""
+
+    @abstractmethod
+    async def resume(self) -> None:
+        """Go on after :meth:`pause` or :class:`StorageFailed`, and dial every candidate at once. Idempotent."""
+
+    @abstractmethod
+    def status(self) -> Status:
+        """The latest known moment, never older than a second while pieces move. Does not block."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Stop, release every file and end :attr:`events`. Idempotent; ends within 5 s; keeps all files.
+
+        Cancelling it may leave files open until the backend is closed.
+        """
+
+
+class Seed(Swarm):
+    """Gives away pieces of files that are complete."""
+
+
+class Download(Swarm):
+    """Fetches pieces into part files."""
+
+    @abstractmethod
+    def have(self) -> frozenset[int]:
+        """The pieces that were verified and stored, flushed or not, by whatever route."""
+
+    @abstractmethod
+    def claim(self, pieces: Iterable[int]) -> None:
+        """Another route is fetching these: the swarm leaves them alone until they are released or written."""
+
+    @abstractmethod
+    def release(self, pieces: Iterable[int]) -> None:
+        """The other route gave these up: the swarm may fetch them again."""
+
+    @abstractmethod
+    async def write(self, piece: int, data: bytes) -> None:
+        """Store a piece that :meth:`Manifest.verify` approved; stored when it returns. A piece already had is ignored.
+
+        :raises StorageError: the disk is full or failing.
+        """
+
+    @abstractmethod
+    async def checkpoint(self) -> bytes:
+        """Flush, and return what :meth:`Backend.open_download` needs to go on from here without fetching or
+        hashing again what was had.
+
+        :raises StorageError: the flush failed.
+        """
+
+    @abstractmethod
+    async def finished(self) -> bool:
+        """Whether every selected byte is verified and flushed; flushes if that is what is missing.
+
+        :raises StorageError: the flush failed.
+        """
+
+    @abstractmethod
+    async def publish(self, files: Mapping[int, Path]) -> Seed:
+        """Go on as a seed under the final names, without hashing everything again; this handle is closed by it.
+
+        The caller has already put the content under the final names (hard links to the part files) and removes the
+        part names afterwards. `files` maps the index in ``manifest.files`` to the path.
+        """
+
+
+class Backend(ABC):
+    """An engine, owned by one plugin.
+
+    :param listen: where to listen; port 0 is any port.
+    :param rates: the caps that :meth:`set_limits` changes.
+    :param port_mapping: whether UPnP and NAT-PMP may be used.
+
+    Making one does nothing; the engine starts with the first seed, download or :meth:`candidates`.
+    """
+
+    #: The modes in which it can swarm; empty for a backend that only stores.
+    modes: frozenset[Mode] = frozenset()
+
+    def __init__(
+        self, listen: tuple[Endpoint, ...], rates: RateLimits = RateLimits(), *, port_mapping: bool = False
+    ) -> None:
+        self.listen = listen
+        self.rates = rates
+        self.port_mapping = port_mapping
+
+    @abstractmethod
+    async def candidates(self, mode: Mode) -> tuple[Candidate, ...]:
+        """Where this side can be dialled for offers of `mode`: the addresses of the interfaces listened on.
+
+        Waits until the engine listens.
+
+        :raises BackendUnavailable: the engine is not installed, or cannot listen; the message says why.
+        """
+
+    @abstractmethod
+    def on_candidates_changed(self, callback: Callable[[], None]) -> None:
+        """Call `callback` on the event loop whenever :meth:`candidates` would answer something else."""
+
+    @abstractmethod
+    async def open_seed(self, manifest: Manifest, files: Mapping[int, Path], admission: Admission) -> Seed:
+        """Serve complete files. `files` maps the index in ``manifest.files`` to the path.
+
+        :raises StorageError: a file is missing or has the wrong size.
+        :raises NotSupported: this backend has no swarm of that mode.
+        """
+
+    @abstractmethod
+    async def open_download(
+        self,
+        manifest: Manifest,
+        files: Mapping[int, Path],
+        admission: Admission,
+        *,
+        checkpoint: bytes | None = None,
+        select: frozenset[int] | None = None,
+    ) -> Download:
+        """Fetch into `files` (part files; their directories exist).
+
+        :param checkpoint: what an earlier :meth:`Download.checkpoint` returned.
+        :param select: the indices of the wanted files; None for all. `files` has at least these.
+        :raises StorageError: the files cannot be opened.
+        """
+
+    @abstractmethod
+    async def set_limits(self, rates: RateLimits) -> None:
+        """Change the caps of everything open and to come."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close every handle and the engine; keep part files. Idempotent; ends within 5 s."""

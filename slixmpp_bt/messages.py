@@ -1,0 +1,172 @@
+"""What the two sides say to each other, as frozen values (docs/protocol, section "Messages").
+
+They are made by :mod:`slixmpp_bt.stanza`, which checks every limit while it parses, so a value that exists is well
+formed. Whether its content may be acted upon is for :mod:`slixmpp_bt.policy` to say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import IPv4Address, IPv6Address
+from typing import Literal
+
+from .constants import Mode, Route
+
+#: At most so many addresses a side (protocol section 4).
+MAX_CANDIDATES = 8
+#: At most so many addresses in one Peers (protocol section 1).
+MAX_PEERS = 64
+#: At most so many bytes of the info dict in one answer to Meta.
+MAX_META_CHUNK = 6_000
+#: Offer and transfer ids: XML name tokens of this length at most.
+MAX_ID = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A literal IP address and TCP/uTP port where a side's backend listens."""
+
+    address: IPv4Address | IPv6Address
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if self.address.version == 6 else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which part of the pieces a receiver is asked to fetch first: those with ``piece % count == index``."""
+
+    index: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """I have this; you may fetch it.
+
+    Exactly one of `info` (the whole info dict) and `info_length` with `info_hash` alone is known at first: `info` is
+    None where the dict is too large for a stanza and has to be asked for with :class:`Meta`.
+    """
+
+    id: str
+    mode: Mode
+    expires: datetime
+    name: str
+    size: int
+    info_hash: bytes
+    info_length: int
+    info: bytes | None = None
+    desc: str | None = None
+    media_type: str | None = None
+    date: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """The offer is void."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """I want it; here is where I listen.
+
+    :ivar transfer: chosen by the receiver, unguessable, the same for every repetition.
+    :ivar select: the indices of the wanted files in the manifest; None for everything.
+    :ivar inline: how many bytes of content the receiver takes inside the result.
+    """
+
+    id: str
+    transfer: str
+    candidates: tuple[Candidate, ...] = ()
+    routes: frozenset[Route] = frozenset()
+    select: frozenset[int] | None = None
+    inline: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The answer to an Accept.
+
+    :ivar candidates: where the sender listens.
+    :ivar peers: where other receivers of the offer listen.
+    :ivar content: everything that was wanted, if it was small enough for `Accept.inline`.
+    :ivar report: seconds between two Reports that the sender would like; None for none.
+    """
+
+    id: str
+    transfer: str
+    candidates: tuple[Candidate, ...] = ()
+    peers: tuple[Candidate, ...] = ()
+    share: Share | None = None
+    content: bytes | None = None
+    report: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """Asks for `length` bytes of the info dict from `offset`."""
+
+    id: str
+    transfer: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class MetaChunk:
+    """The answer to Meta."""
+
+    id: str
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """Other addresses of the swarm that came and went, and perhaps a new share."""
+
+    id: str
+    transfer: str
+    joined: tuple[Candidate, ...] = ()
+    left: tuple[Candidate, ...] = ()
+    share: Share | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How far a receiver has come: bytes verified of bytes wanted, and by which routes they came."""
+
+    id: str
+    transfer: str
+    had: int
+    total: int
+    routes: tuple[tuple[Route, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """It is over.
+
+    :ivar transfer: None where there never was one: an offer declined.
+    :ivar reason: a word of XEP-0166 section 7.4.
+    """
+
+    id: str
+    kind: Literal["complete", "cancel", "decline"]
+    reason: str
+    transfer: str | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The empty answer to Peers, Report and End."""
+
+
+Message = Offer | Withdraw
+Request = Accept | Meta | Peers | Report | End
+Reply = Accepted | MetaChunk | Done
