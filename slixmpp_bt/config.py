@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import re
+import stat
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -20,7 +22,7 @@ from .errors import ConfigError
 
 if TYPE_CHECKING:
     from .backends import Backend
-    from .offers import IncomingOffer
+    from .incoming import IncomingOffer
 
 KIB, MIB, GIB, DAY = 1024, 1024**2, 1024**3, 86_400
 
@@ -42,15 +44,10 @@ class Endpoint:
         """
         if not isinstance(text, str):
             raise ValueError(f"an address is a string such as '192.0.2.1:6881', not {text!r}")
-        host, port = text, ""
-        if text.startswith("["):
-            host, closed, port = text[1:].partition("]")
-            if not closed or (port and not port.startswith(":")):
-                raise ValueError(f"{text!r} is not an address")
-            port = port[1:]
-        elif text.count(":") == 1:
-            host, _, port = text.partition(":")
-        if port and not (port.isascii() and port.isdigit() and int(port) < 65536):
+        bracketed = re.fullmatch(r"\[([^]]*:[^]]*)\](?::(.*))?", text)
+        plain = re.fullmatch(r"([^:]*):(.*)", text)
+        host, port = found.groups() if (found := bracketed or plain) else (text, None)
+        if port is not None and not (re.fullmatch("[0-9]{1,5}", port) and int(port) < 65536):
             raise ValueError(f"{text!r} has no port from 0 to 65535")
         return cls(ip_address(host), int(port or 0))
 
@@ -104,9 +101,11 @@ class Config:
 
         :raises ConfigError: naming the key, and for an unknown one the nearest that exists.
         """
-        return cls().replace(**dict(given or {}))
+        if given is not None and not isinstance(given, Mapping):
+            raise ConfigError(f"the configuration must be a mapping, not {given!r}")
+        return cls().replace(**{str(key): value for key, value in (given or {}).items()})
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, /, **changes: Any) -> Self:
         """A copy with `changes`, checked as a whole.
 
         :raises ConfigError: as :meth:`parse`; this one stays as it was.
@@ -156,15 +155,21 @@ def _directory(key: str, value: object) -> Path | None:
         return None
     if not isinstance(value, str | Path) or not str(value):
         raise ConfigError(f"{key} must be a path or None, not {value!r}")
-    path = Path(value).expanduser()
-    if path.exists() and not path.is_dir():
+    try:
+        path = Path(value).expanduser().absolute()
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return path  # made when it is needed
+    except (OSError, RuntimeError, ValueError) as error:  # no such home; NUL or what no file system can name
+        raise ConfigError(f"{key}: {value!r} cannot be used: {error}") from None
+    if not stat.S_ISDIR(mode):
         raise ConfigError(f"{key} is not a directory: {path}")
-    return path.absolute()
+    return path
 
 
 def _instance(key: str, value: object) -> str:
-    if not isinstance(value, str) or not value or len(value) > 64 or not value.replace("-", "").isalnum():
-        raise ConfigError(f"{key} must be a short name of letters, digits and hyphens, not {value!r}")
+    if not isinstance(value, str) or len(value) > 64 or not re.fullmatch("[A-Za-z0-9-]+", value):
+        raise ConfigError(f"{key} must be a short name of ASCII letters, digits and hyphens, not {value!r}")
     return value
 
 
@@ -188,9 +193,12 @@ def _endpoints(key: str, value: object) -> tuple[Endpoint, ...]:
     if not isinstance(values, Collection) or (key == "listen" and not values):
         raise ConfigError(f"{key} must be a list of addresses such as '192.0.2.1:6881', not {value!r}")
     try:
-        return tuple(Endpoint.parse(v) for v in values)
+        endpoints = tuple(Endpoint.parse(v) for v in values)
     except ValueError as error:
         raise ConfigError(f"{key}: {error}") from None
+    if key == "advertise" and any(e.address.is_unspecified or e.address.is_multicast for e in endpoints):
+        raise ConfigError(f"{key} must name addresses that others can dial, not {value!r}")
+    return endpoints
 
 
 def _routes(key: str, value: object) -> frozenset[Route]:

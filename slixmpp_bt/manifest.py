@@ -1,48 +1,45 @@
 """What is offered: a BEP 52 info dict, its piece layers, names and sizes.
 
-The parser here is the only source of names and sizes, and it sees every info dict before any engine does.
+This is the only source of names and sizes, and it sees every info dict before any engine does.
 """
 
 from __future__ import annotations
 
-import asyncio
+import threading
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
+from . import infodict
+from .errors import IntegrityError
+from .hashing import DIGEST, hash_files, layer_root, leaves, piece_root
+from .infodict import KIB, MAX_PIECE_LENGTH, MIB, File, ManifestLimits
+from .sources import Stamp, Tree, changed, check_path, read_range, scan, stamp
+from .threads import in_thread
 
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file of a manifest.
-
-    :ivar index: its place among the manifest's files (pads are not files).
-    :ivar path: the names from below the offered directory to the file; for a single file its name alone. As the
-        sender wrote them: only :mod:`slixmpp_bt.storage` makes a path of them.
-    :ivar size: bytes.
-    :ivar root: the file's Merkle root (SHA-256); None for an empty file.
-    :ivar first_piece: index of its first piece; an empty file has no pieces.
-    """
-
-    index: int
-    path: tuple[str, ...]
-    size: int
-    root: bytes | None
-    first_piece: int
-
-
-@dataclass(frozen=True, slots=True)
-class ManifestLimits:
-    """What a manifest may have at most to be parsed."""
-
-    max_size: int
-    max_files: int
-    max_length: int
-    max_depth: int = 32
+__all__ = [
+    "File",
+    "Made",
+    "Manifest",
+    "ManifestLimits",
+    "changed",
+    "check_path",
+    "make",
+    "piece_length_for",
+    "read_piece",
+    "stamp",
+]
 
 
+@dataclass(frozen=True)
 class Manifest:
     """An immutable description of a file or a directory tree. Made by :meth:`parse` or :func:`make`.
+
+    Two are equal if their info dicts are.
 
     :ivar info: the bencoded info dict.
     :ivar info_hash: its SHA-256.
@@ -53,77 +50,140 @@ class Manifest:
     :ivar directories: directories that hold nothing, as paths below the offered one.
     :ivar piece_length: bytes; a power of two from 16 KiB.
     :ivar piece_count: how many pieces there are; every file begins with a new one.
+    :ivar extra: the values of ``ssl-cert``, if it is there (the certificate authority of a sealed offer).
     """
 
-    info: bytes
-    info_hash: bytes
-    name: str
-    is_directory: bool
-    size: int
-    files: tuple[File, ...]
-    directories: tuple[tuple[str, ...], ...]
-    piece_length: int
-    piece_count: int
+    info: bytes = field(repr=False)
+    info_hash: bytes = field(compare=False, repr=False)
+    name: str = field(compare=False)
+    is_directory: bool = field(compare=False)
+    size: int = field(compare=False)
+    files: tuple[File, ...] = field(compare=False, repr=False)
+    directories: tuple[tuple[str, ...], ...] = field(compare=False, repr=False)
+    piece_length: int = field(compare=False)
+    piece_count: int = field(compare=False)
+    extra: Mapping[bytes, bytes] = field(compare=False, repr=False)
+    _layers: Mapping[bytes, bytes] = field(compare=False, repr=False, default_factory=dict)
 
     @classmethod
     def parse(cls, info: bytes, limits: ManifestLimits) -> Self:
         """Check and read an info dict that a peer sent.
 
+        Takes some 10 µs a file: for a large one call it in a thread.
+
         :raises LimitExceeded: it is well formed but beyond `limits`.
         :raises ProtocolError: it is not a v2 info dict that this library would make.
         """
-        raise NotImplementedError
+        read = infodict.read(info, limits)
+        return cls(
+            info=info,
+            info_hash=sha256(info).digest(),
+            name=read.name,
+            is_directory=read.is_directory,
+            size=read.size,
+            files=tuple(read.files),
+            directories=tuple(read.directories),
+            piece_length=read.piece_length,
+            piece_count=read.piece_count,
+            extra=read.extra,
+        )
 
     @property
     def layers(self) -> Mapping[bytes, bytes]:
         """The known piece layers: by file root, the concatenated hashes (BEP 52 ``piece layers``)."""
-        raise NotImplementedError
+        return self._layers
 
     @property
     def verifiable(self) -> bool:
         """Whether :meth:`verify` can judge every piece: all layers are known or none is needed."""
-        raise NotImplementedError
+        return bool(self._layers) or not any(file.size > self.piece_length for file in self.files)
 
     def with_layers(self, layers: Mapping[bytes, bytes]) -> Self:
         """This manifest with piece layers that a peer sent.
 
+        Takes some 1 µs a piece.
+
         :raises IntegrityError: a layer does not lead to its file's root, is missing or is not asked for.
         """
-        raise NotImplementedError
+        wanted = {file.root: file.size for file in self.files if file.root and file.size > self.piece_length}
+        if layers.keys() != wanted.keys():
+            raise IntegrityError("the piece layers are not those of the files")
+        for root, layer in layers.items():
+            pieces = -(-wanted[root] // self.piece_length)
+            if len(layer) != pieces * DIGEST or layer_root(layer, self.piece_length) != root:
+                raise IntegrityError("a piece layer does not lead to its file's root")
+        return replace(self, _layers=MappingProxyType(dict(layers)))
 
     def verify(self, piece: int, data: bytes | memoryview) -> bool:
         """Whether `data` is the whole content of `piece`.
 
+        Takes about 1 ms a MiB, most of it without the GIL.
+
         :raises IndexError: there is no such piece.
         :raises ValueError: not :attr:`verifiable`.
         """
-        raise NotImplementedError
+        file = self.file_of(piece)
+        view = memoryview(data).cast("B")
+        expected = self._expected(piece, file)
+        return len(view) == self.piece_size(piece) and (
+            piece_root(leaves(view), file.size, self.piece_length) == expected
+        )
+
+    def _expected(self, piece: int, file: File) -> bytes:
+        assert file.root is not None
+        if file.size <= self.piece_length:
+            return file.root
+        if file.root not in self._layers:
+            raise ValueError("the piece layers are not known")
+        start = (piece - file.first_piece) * DIGEST
+        return self._layers[file.root][start : start + DIGEST]
 
     def piece_size(self, piece: int) -> int:
         """Bytes of content in `piece` (the last one of each file may be shorter)."""
-        raise NotImplementedError
+        file = self.file_of(piece)
+        return min(self.piece_length, file.size - (piece - file.first_piece) * self.piece_length)
 
     def file_of(self, piece: int) -> File:
-        """The one file that `piece` belongs to."""
-        raise NotImplementedError
+        """The one file that `piece` belongs to.
+
+        :raises IndexError: there is no such piece.
+        """
+        if not 0 <= piece < self.piece_count:
+            raise IndexError(f"no piece {piece} of {self.piece_count}")
+        # The last of those that begin here: the others are empty.
+        return self.files[bisect_right(self.files, piece, key=lambda file: file.first_piece) - 1]
 
     def pieces_of(self, select: frozenset[int] | None = None) -> frozenset[int]:
         """The pieces of the selected files; None selects all."""
-        raise NotImplementedError
+        if select is None:
+            return frozenset(range(self.piece_count))
+        chosen = (self.files[index] for index in select)
+        return frozenset(
+            piece for file in chosen for piece in range(file.first_piece, file.first_piece + self._count(file))
+        )
+
+    def _count(self, file: File) -> int:
+        return -(-file.size // self.piece_length)
 
 
 def piece_length_for(size: int) -> int:
-    """16 KiB up to 1 MiB, 64 KiB up to 16 MiB, then the power of two nearest to size / 2,048, at most 16 MiB."""
-    raise NotImplementedError
+    """The piece length for an offer of `size` bytes: 16 KiB up to 1 MiB, 64 KiB up to 16 MiB, then the power of two
+    nearest to ``size / 2048``, from 64 KiB to 16 MiB."""
+    if size <= MIB:
+        return 16 * KIB
+    below = 1 << ((size // 2048).bit_length() - 1)
+    nearest = below * 2 if size / 2048 >= 1.5 * below else below
+    return min(max(nearest, 64 * KIB), MAX_PIECE_LENGTH)
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What :func:`make` returns: the manifest, where each of its files is, and how each looked while it was read."""
+    """What :func:`make` returns: the manifest, where each of its files is, and how each looked while it was read
+    (size, mtime_ns, ctime_ns, inode)."""
 
     manifest: Manifest
     paths: Mapping[int, Path]
-    stamps: Mapping[int, tuple[int, int, int, int]]
+    stamps: Mapping[int, Stamp]
 
 
 async def make(
@@ -132,7 +192,52 @@ async def make(
     salt: bytes,
     extra: Mapping[bytes, bytes] | None = None,
     progress: Callable[[int, int], None] | None = None,
-    cancelled: asyncio.Event | None = None,
 ) -> Made:
-    """Hash `path` (a file or a directory) in threads."""
-    raise NotImplementedError
+    """Hash `path` (a file or a directory) in threads.
+
+    Cancelling stops the threads at once and waits for them; no file stays open.
+
+    :param salt: 16 random bytes, which make the info-hash one that nobody can guess.
+    :param extra: ``{b"ssl-cert": PEM}`` or nothing.
+    :param progress: called on the event loop with bytes hashed and bytes in all, at most ten times a second and, at
+        the end, once more.
+    :raises PathError: something there cannot be offered: a symbolic link, a device, a name that is not UTF-8, no
+        permission; the message names it.
+    :raises SourceChanged: a file was changed meanwhile.
+    :raises ValueError: a wrong `salt` or `extra`.
+    """
+    infodict.check_own(salt, extra or {})
+    stopped = threading.Event()
+    tree = await in_thread(scan, path, stopped.is_set, stop=stopped.set)
+    size = sum(source.size for source in tree.files)
+    piece_length = piece_length_for(size)
+    hashes = await hash_files(tree.files, piece_length, progress)
+    return await in_thread(_made, tree, hashes, piece_length, salt, extra or {})
+
+
+def _made(tree: Tree, hashes: list[bytes], piece_length: int, salt: bytes, extra: Mapping[bytes, bytes]) -> Made:
+    layers: dict[bytes, bytes] = {}
+    roots: list[bytes] = []
+    for source, found in zip(tree.files, hashes, strict=True):
+        roots.append(layer_root(found, piece_length) if source.size > piece_length else found)
+        if source.size > piece_length:
+            layers[roots[-1]] = found
+    info = infodict.write(tree, roots, piece_length, salt, extra)
+    limits = ManifestLimits(max_size=1 << 63, max_files=max(len(tree.files), len(info)), max_length=len(info))
+    manifest = replace(Manifest.parse(info, limits), _layers=MappingProxyType(layers))
+    return Made(
+        manifest,
+        MappingProxyType({index: source.path for index, source in enumerate(tree.files)}),
+        MappingProxyType({index: source.stamp for index, source in enumerate(tree.files)}),
+    )
+
+
+def read_piece(manifest: Manifest, paths: Mapping[int, Path], piece: int) -> bytes:
+    """The content of `piece`, of the files at `paths`. Blocks; not verified.
+
+    :raises IndexError: there is no such piece.
+    :raises SourceChanged: it cannot be read any more.
+    """
+    file = manifest.file_of(piece)
+    offset = (piece - file.first_piece) * manifest.piece_length
+    return read_range(paths[file.index], offset, manifest.piece_size(piece))

@@ -19,8 +19,31 @@ MAX_CANDIDATES = 8
 MAX_PEERS = 64
 #: At most so many bytes of the info dict in one answer to Meta.
 MAX_META_CHUNK = 6_000
-#: Offer and transfer ids: XML name tokens of this length at most.
+#: Offer and transfer ids: so many of ``A-Z a-z 0-9 . _ ~ -`` at most.
 MAX_ID = 64
+#: The largest size, offset or count: what a signed 64-bit number holds.
+MAX_NUMBER = 2**63 - 1
+#: At most so many characters of a name.
+MAX_NAME = 1_024
+#: At most so many characters of a description or of an End's text; more is cut off.
+MAX_TEXT = 2_000
+#: At most so many bytes of an info dict or of content inside one stanza: what fits the largest stanza that common
+#: servers let through. What is sent stays within :data:`~slixmpp_bt.constants.STANZA_BUDGET`.
+MAX_BLOB = 192 * 1024
+#: At most so many files in a selection, and the largest index of one.
+MAX_SELECT, MAX_INDEX = 65_536, 2**31 - 1
+#: At most so many offers in one message.
+MAX_OFFERS = 16
+#: The largest number of shares an offer's pieces are divided into.
+MAX_SHARES = 65_536
+#: The shortest and the longest pace of Reports, in seconds.
+MIN_REPORT, MAX_REPORT = 5, 86_400
+#: The words of XEP-0166 section 7.4 for how something ended.
+REASONS = frozenset({
+    "alternative-session", "busy", "cancel", "connectivity-error", "decline", "expired", "failed-application",
+    "failed-transport", "general-error", "gone", "incompatible-parameters", "media-error", "security-error", "success",
+    "timeout", "unsupported-applications", "unsupported-transports",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +176,8 @@ class End:
 
     :ivar transfer: None where there never was one: an offer declined.
     :ivar reason: a word of XEP-0166 section 7.4.
+    :ivar seeding: for how many seconds a receiver that is complete goes on serving the offer's other receivers; None
+        if it does not.
     """
 
     id: str
@@ -160,6 +185,7 @@ class End:
     reason: str
     transfer: str | None = None
     text: str | None = None
+    seeding: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

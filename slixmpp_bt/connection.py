@@ -1,0 +1,115 @@
+"""The wire over slixmpp: messages and requests leave as stanzas, and nothing waits past the end of a session."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import Literal, cast
+
+from slixmpp import JID, BaseXMPP, ComponentXMPP, Iq, Message
+from slixmpp.exceptions import IqError, IqTimeout
+
+from . import messages, stanza
+from .constants import STANZA_BUDGET
+from .errors import PeerGone, ProtocolError
+
+log = logging.getLogger(__name__)
+
+_MessageType = Literal["chat", "normal", "groupchat", "headline"]
+
+
+class Connection:
+    """Implements :class:`~slixmpp_bt.wire.Wire` for a client or a component."""
+
+    def __init__(self, xmpp: BaseXMPP) -> None:
+        self._xmpp = xmpp
+        self._started = asyncio.Event()
+        self._ended = asyncio.Event()
+
+    def session_started(self) -> None:
+        """A session is there."""
+        self._ended = asyncio.Event()
+        self._started.set()
+
+    def session_ended(self) -> None:
+        """The session is over: who waits for an answer waits in vain."""
+        self._started.clear()
+        self._ended.set()
+
+    @property
+    def is_online(self) -> bool:
+        """Whether there is a session."""
+        return self._started.is_set()
+
+    async def online(self) -> None:
+        """Return once there is a session."""
+        await self._started.wait()
+
+    async def send(self, message: messages.Message, to: JID, *, sender: JID, mtype: str) -> str:
+        """See :meth:`slixmpp_bt.wire.Wire.send`. An offer whose info dict does not fit goes out without it."""
+        self._check_session()
+        built = self._message(message, to, sender, mtype)
+        if isinstance(message, messages.Offer) and stanza.size_of(built) > STANZA_BUDGET:
+            built = self._message(replace(message, info=None), to, sender, mtype)
+        stanza.within_budget(built)
+        built.send()
+        return str(built["id"])
+
+    async def request(
+        self, request: messages.Request, to: JID, *, sender: JID, timeout: float = 30.0
+    ) -> messages.Reply:
+        """See :meth:`slixmpp_bt.wire.Wire.request`."""
+        self._check_session()
+        iq = self._xmpp.make_iq(ito=to, itype="get" if isinstance(request, messages.Meta) else "set")
+        self._address(iq, sender)
+        iq.append(stanza.build(request))
+        stanza.within_budget(iq)
+        answer = asyncio.ensure_future(iq.send(timeout=timeout))
+        over = asyncio.ensure_future(self._ended.wait())
+        try:
+            await asyncio.wait({answer, over}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise PeerGone("the session ended before the answer came")
+            return _reply(answer.result(), request)
+        except IqTimeout as error:
+            raise PeerGone(f"{to} did not answer within {timeout:g} s") from error
+        except IqError as error:
+            raise ProtocolError(error.text or error.condition.replace("-", " "), error.condition) from error
+        finally:
+            over.cancel()
+            self._forget(iq, answer)
+
+    def _check_session(self) -> None:
+        if not self._started.is_set():
+            raise PeerGone("there is no session")
+
+    def _message(self, message: messages.Message, to: JID, sender: JID, mtype: str) -> Message:
+        built = self._xmpp.make_message(mto=to, mtype=cast(_MessageType, mtype))
+        built["id"] = self._xmpp.new_id()
+        self._address(built, sender)
+        stanza.fill_message(built, message)
+        return built
+
+    def _address(self, built: Message | Iq, sender: JID) -> None:
+        if isinstance(self._xmpp, ComponentXMPP):
+            built["from"] = sender
+
+    def _forget(self, iq: Iq, answer: asyncio.Future[Iq]) -> None:
+        if not answer.done():
+            # slixmpp keeps the handler and the timer of an iq until its answer or its timeout.
+            answer.cancel()
+            self._xmpp.remove_handler(f"IqCallback_{iq['id']}")
+            self._xmpp.cancel_schedule(f"IqTimeout_{iq['id']}")
+
+
+def _reply(iq: Iq, request: messages.Request) -> messages.Reply:
+    reply = stanza.find(iq)
+    expected: type[messages.Reply] = messages.Done
+    if isinstance(request, messages.Accept):
+        expected = messages.Accepted
+    elif isinstance(request, messages.Meta):
+        expected = messages.MetaChunk
+    if not isinstance(reply, expected) or getattr(reply, "id", request.id) != request.id:
+        raise ProtocolError("the answer is not to what was asked", "undefined-condition")
+    return reply

@@ -1,0 +1,39 @@
+"""What offers and transfers need of the plugin that owns them."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .negotiation import Timing
+from .outbox import Outbox
+from .tasks import Tasks
+from .wire import Wire
+
+if TYPE_CHECKING:
+    from .backends import Backend
+    from .config import Config
+
+
+@dataclass
+class Context:
+    """One for each plugin.
+
+    :ivar notify: raises a slixmpp event: its name and its data.
+    :ivar running: how many incoming transfers have not ended.
+    :ivar now: seconds since the epoch.
+    """
+
+    config: Config
+    wire: Wire
+    backend: Backend
+    notify: Callable[[str, object], None]
+    tasks: Tasks
+    outbox: Outbox
+    running: Callable[[], int]
+    timing: Timing = Timing()
+    now: Callable[[], float] = time.time
+    rng: random.Random = field(default_factory=random.SystemRandom)

@@ -1,0 +1,106 @@
+"""Who is there and what they can do: rosters, rooms, service discovery, as slixmpp knows them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from slixmpp import JID, BaseXMPP, ComponentXMPP
+from slixmpp.exceptions import IqError, IqTimeout
+from slixmpp.roster import RosterNode
+
+from .constants import NS
+from .errors import NotSupported, PeerNotFound
+from .policy import Peer
+
+log = logging.getLogger(__name__)
+
+#: How long somebody may take to say what they support, in seconds.
+_TIMEOUT = 15.0
+
+
+class Directory:
+    """Looks peers up for one client or component."""
+
+    def __init__(self, xmpp: BaseXMPP) -> None:
+        self._xmpp = xmpp
+
+    def peer(self, jid: JID, local: JID) -> Peer:
+        """What is known of `jid` to the account or component JID `local`."""
+        room = self._room(jid)
+        if room is not None:
+            return Peer(jid=jid, bare=None, room=room)
+        if jid.bare == local.bare:
+            # One's own devices; no roster has them.
+            return Peer(jid=jid, bare=JID(jid.bare), subscription="both")
+        roster = self._roster(local)
+        subscription = roster[jid.bare]["subscription"] if roster.has_jid(jid.bare) else "none"
+        return Peer(
+            jid=jid, bare=JID(jid.bare), subscription=subscription, auto_authorize=bool(self._xmpp.auto_authorize)
+        )
+
+    async def supports(self, jid: JID, local: JID) -> bool | None:
+        """See :meth:`slixmpp_bt.XEP_BT.supports`."""
+        if jid.resource or not jid.local:
+            try:
+                return await self._ask(jid, local)
+            except PeerNotFound:
+                return None
+        answers = [await self.supports(device, local) for device in self._visible(jid, local)]
+        return True if True in answers else False if False in answers else None
+
+    async def resolve(self, to: JID, local: JID) -> JID:
+        """Where an offer to `to` goes: to a device that supports this or, while none is visible, to the account.
+
+        :raises NotSupported: who is there does not support it.
+        :raises PeerNotFound: the device is not there, or the domain cannot be reached.
+        """
+        if to.resource or not to.local:
+            if await self._ask(to, local):
+                return to
+            raise NotSupported(f"{to} does not support file transfer by {NS}")
+        answers = []
+        for device in self._visible(to, local):
+            answers.append(await self.supports(device, local))
+            if answers[-1]:
+                return device
+        if answers and None not in answers:
+            raise NotSupported(f"no device of {to} that is online supports file transfer by {NS}")
+        return to
+
+    def _visible(self, jid: JID, local: JID) -> list[JID]:
+        """The available devices of an account, the highest priority first."""
+        roster = self._roster(local)
+        if not roster.has_jid(jid.bare):
+            return []
+        resources = roster[jid.bare].resources
+        ranked = sorted(resources, key=lambda name: -int(resources[name]["priority"] or 0))
+        devices = [JID(f"{jid.bare}/{name}") for name in ranked if name]
+        return [device for device in devices if device != self._xmpp.boundjid]
+
+    async def _ask(self, jid: JID, local: JID) -> bool:
+        caps: Any = self._xmpp.plugin["xep_0115"]
+        known = await caps.get_caps(jid=jid)
+        if known is None:
+            try:
+                iq = await self._xmpp.plugin["xep_0030"].get_info(
+                    jid=jid, ifrom=local if isinstance(self._xmpp, ComponentXMPP) else None,
+                    cached=False, timeout=_TIMEOUT,
+                )  # fmt: skip
+            except IqError as error:
+                if error.condition in ("feature-not-implemented", "forbidden", "not-allowed"):
+                    return False
+                raise PeerNotFound(f"{jid} is not there: {error.condition.replace('-', ' ')}") from error
+            except IqTimeout as error:
+                raise PeerNotFound(f"{jid} does not answer") from error
+            known = iq["disco_info"]
+        return NS in known["features"]
+
+    def _roster(self, local: JID) -> RosterNode:
+        return self._xmpp.roster[local.bare]
+
+    def _room(self, jid: JID) -> JID | None:
+        rooms: Any = self._xmpp.plugin.get("xep_0045", None)
+        if rooms is not None and JID(jid.bare) in rooms.get_joined_rooms():
+            return JID(jid.bare)
+        return None

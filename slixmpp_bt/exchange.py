@@ -1,0 +1,302 @@
+"""The one registry of offers and transfers: each message is handed to the one that it is for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import cast
+
+from slixmpp import JID
+
+from . import policy
+from .constants import Mode
+from .context import Context
+from .errors import BTError, Cancelled, LimitExceeded, ProtocolError
+from .incoming import GRACE, IncomingOffer
+from .messages import Accept, Done, End, Meta, Offer, Peers, Reply, Report, Request, Withdraw
+from .negotiation import Event
+from .outgoing import OutgoingOffer, ending
+from .policy import Agreement, Counts, Peer, Verdict
+from .receiving import parse_manifest
+from .transfer import Transfer
+
+log = logging.getLogger(__name__)
+
+#: How often ended offers are forgotten and expired ones noticed, in seconds.
+_SWEEP = 30.0
+#: So many offers that are over are remembered, so that a repetition is known for one.
+_MAX_REMEMBERED = 10_000
+
+#: An offer's key: who made it (sender's bare JID, or room and occupant), and its id.
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """What is left of an offer that is over."""
+
+    info_hash: bytes
+    until: float
+
+
+class Exchange:
+    """All offers and transfers of one plugin.
+
+    :param authorize: asked whether an offer within the limits is to be accepted without asking the application.
+    """
+
+    def __init__(self, context: Context, authorize: Callable[[IncomingOffer], Awaitable[bool]]) -> None:
+        self._context = context
+        self._authorize = authorize
+        self._outgoing: dict[str, OutgoingOffer] = {}
+        self._incoming: dict[Key, IncomingOffer] = {}
+        self._past: dict[Key, _Past] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def offers(self) -> tuple[OutgoingOffer | IncomingOffer, ...]:
+        """All that are alive."""
+        every: list[OutgoingOffer | IncomingOffer] = [*self._outgoing.values(), *self._incoming.values()]
+        return tuple(offer for offer in every if offer.alive)
+
+    @property
+    def transfers(self) -> tuple[Transfer, ...]:
+        """All that have not ended."""
+        return tuple(t for t in self._all_transfers() if not t.ended)
+
+    def running(self) -> int:
+        """How many incoming transfers have not ended."""
+        return sum(not t.ended for t in self._incoming_transfers())
+
+    def _all_transfers(self) -> list[Transfer]:
+        own = [t for offer in self._outgoing.values() for t in offer.transfers]
+        return own + self._incoming_transfers()
+
+    def _incoming_transfers(self) -> list[Transfer]:
+        return [offer.transfer for offer in self._incoming.values() if offer.transfer is not None]
+
+    # own offers
+
+    def offer(
+        self, *, to: JID, local: JID, path: Path, mode: Mode, expires: datetime,
+        mtype: str = "chat", desc: str | None = None, single: bool = False,
+    ) -> OutgoingOffer:  # fmt: skip
+        """Begin an own offer: it is hashed, then sent."""
+        if self._closed:
+            raise Cancelled("the plugin is closed")
+        offer = OutgoingOffer(
+            self._context, to=to, local=local, path=path, mode=mode, expires=expires,
+            mtype=mtype, desc=desc, single=single,
+        )  # fmt: skip
+        self._outgoing[offer.id] = offer
+        offer.start()
+        self._schedule()
+        return offer
+
+    def bounced(self, stanza_id: str, peer: JID, error: BTError) -> None:
+        """A message of ours came back as an error."""
+        for offer in self._outgoing.values():
+            if offer.stanza_id == stanza_id and offer.to.bare == peer.bare:
+                offer.bounced(error)
+
+    # others' offers
+
+    def receive_offer(self, message: Offer, peer: Peer, local: JID) -> IncomingOffer | None:
+        """Somebody offers something. Returns the offer if it is new and within the limits."""
+        key = _key(peer, message.id)
+        if self._closed or self._is_known(key, message):
+            return None
+        if message.expires.timestamp() + GRACE < self._context.now():
+            log.info("an offer of %s has expired already", peer.jid)
+            return None
+        offer = IncomingOffer(self._context, message, peer, local)
+        verdict = self._judge(offer, peer)
+        if verdict.kind == "decline":
+            self._refuse(key, offer, verdict)
+            return None
+        self._incoming[key] = offer
+        self._schedule()
+        self._context.tasks.spawn(self._announce(offer), f"announce {offer.id}")
+        return offer
+
+    def withdrawn(self, message: Withdraw, peer: Peer) -> None:
+        """Somebody takes an offer back."""
+        offer = self._incoming.get(_key(peer, message.id))
+        if offer is None:
+            return
+        if offer.transfer is not None:
+            offer.transfer.feed(Event.PEER_CANCEL, Cancelled("the sender has withdrawn the offer"))
+        self._close(offer)
+
+    def _is_known(self, key: Key, message: Offer) -> bool:
+        known = self._incoming.get(key)
+        past = self._past.get(key)
+        info_hash = known.message.info_hash if known is not None else past.info_hash if past is not None else None
+        if info_hash is not None and info_hash != message.info_hash:
+            log.warning("%s repeats the offer %s with other content; ignored", *key)
+        return info_hash is not None
+
+    def _judge(self, offer: IncomingOffer, peer: Peer) -> Verdict:
+        waiting = sum(o.source.bare == peer.bare and not o.answered for o in self._incoming.values())
+        counts = Counts(offers=waiting, transfers=0)
+        try:
+            if offer.message.info is not None:
+                offer.set_manifest(parse_manifest(offer.message.info, offer, self._context))
+        except LimitExceeded as error:
+            return Verdict("decline", error)
+        except BTError as error:
+            log.warning("an offer of %s is ignored: %s", peer.jid, error)
+            return Verdict("decline", None)
+        return policy.decide(offer.message, peer, self._context.config, counts, offer.manifest)
+
+    def _refuse(self, key: Key, offer: IncomingOffer, verdict: Verdict) -> None:
+        self._remember(key, offer)
+        log.info("%r was declined: %s", offer, verdict.error or "it is malformed")
+        # A stranger learns nothing, not even that somebody is there.
+        if isinstance(verdict.error, LimitExceeded) and offer.source.may_know:
+            end = End(offer.id, "decline", "decline", text=str(verdict.error))
+            self._context.outbox.post(end, offer.peer, sender=offer.local, until=offer.expires.timestamp())
+
+    async def allows(self, offer: IncomingOffer) -> bool:
+        """What the configured ``auto_accept`` says."""
+        verdict = policy.decide(offer.message, offer.source, self._context.config, Counts(), offer.manifest)
+        if verdict.kind == "consult":
+            rule = cast(Callable[[IncomingOffer], Awaitable[bool]], self._context.config.auto_accept)
+            return bool(await rule(offer))
+        return verdict.kind == "accept"
+
+    async def _announce(self, offer: IncomingOffer) -> None:
+        try:
+            if await self._authorize(offer) and not offer.answered:
+                await offer.accept()
+                return
+        except BTError as error:
+            log.warning("%r was not accepted by itself: %s", offer, error)
+        except Exception:
+            log.exception("%r: the function that decides about offers failed", offer)
+        if not offer.answered:
+            self._context.notify("bt_offer", offer)
+
+    # requests
+
+    async def receive(self, request: Request, peer: Peer, local: JID) -> Reply:
+        """Somebody asks something.
+
+        :raises ProtocolError: no; ``item-not-found`` for an unknown id as for somebody who is not invited.
+        """
+        if isinstance(request, Accept):
+            return await self._invited(request.id, peer).accept(request, peer)
+        if isinstance(request, Meta):
+            return self._agreed(request, peer, local).meta(request, peer.jid)
+        if isinstance(request, Report):
+            self._agreed(request, peer, local).receiver(request.transfer, peer.jid).report(request)
+        elif isinstance(request, Peers):
+            await self._fetching(request, peer, local).peers(request)
+        else:
+            self._ended(request, peer, local)
+        self._context.outbox.retry(self._context.now(), peer.jid)
+        return Done()
+
+    def _invited(self, id: str, peer: Peer) -> OutgoingOffer:
+        offer = self._outgoing.get(id)
+        if offer is None or peer.blocked or not offer.invites(peer.jid):
+            raise ProtocolError("no such offer", "item-not-found")
+        return offer
+
+    def _agreed(self, request: Meta | Report, peer: Peer, local: JID) -> OutgoingOffer:
+        offer = self._outgoing.get(request.id)
+        transfer = offer.transfer_of(request.transfer) if offer is not None else None
+        if offer is None or transfer is None or not policy.may(request, peer.jid, local, _agreement(transfer, local)):
+            raise ProtocolError("no such offer", "item-not-found")
+        return offer
+
+    def _fetching(self, request: Peers | End, peer: Peer, local: JID) -> IncomingOffer:
+        offer = self._incoming.get(_key(peer, request.id))
+        transfer = offer.transfer if offer is not None else None
+        if offer is None or transfer is None or not policy.may(request, peer.jid, local, _agreement(transfer, local)):
+            raise ProtocolError("no such transfer", "item-not-found")
+        return offer
+
+    def _ended(self, request: End, peer: Peer, local: JID) -> None:
+        if request.id in self._outgoing:
+            self._invited(request.id, peer).end(request, peer.jid)
+        else:
+            self._fetching(request, peer, local).ended(*ending(request))
+
+    # time
+
+    def session_started(self) -> None:
+        """There is a session again: whoever waits for the other side tries at once."""
+        self._context.outbox.retry(self._context.now())
+        for transfer in self.transfers:
+            transfer.feed(Event.RETRY)
+
+    def contact(self, peer: JID) -> None:
+        """`peer` has come online."""
+        self._context.outbox.retry(self._context.now(), peer)
+        for transfer in self.transfers:
+            if transfer.peer.bare == peer.bare:
+                transfer.feed(Event.RETRY)
+
+    def _schedule(self) -> None:
+        if self._sweeper is None and not self._closed and (self._outgoing or self._incoming or self._past):
+            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        now = self._context.now()
+        for own in list(self._outgoing.values()):
+            if own.expires.timestamp() <= now:
+                own.expire()
+            if not own.alive and own.expires.timestamp() + GRACE <= now:
+                del self._outgoing[own.id]
+        for offer in list(self._incoming.values()):
+            if not offer.answered and offer.expires.timestamp() + GRACE <= now:
+                self._close(offer)
+            elif not offer.alive:
+                self._forget(offer)
+        self._past = {key: past for key, past in self._past.items() if past.until > now}
+        self._schedule()
+
+    def _close(self, offer: IncomingOffer) -> None:
+        """It cannot be accepted any more."""
+        unanswered, offer.answered = not offer.answered, True
+        self._forget(offer)
+        if unanswered:
+            self._context.notify("bt_offer_end", offer)
+
+    def _forget(self, offer: IncomingOffer) -> None:
+        key = _key(offer.source, offer.id)
+        self._incoming.pop(key, None)
+        self._remember(key, offer)
+
+    def _remember(self, key: Key, offer: IncomingOffer) -> None:
+        self._past[key] = _Past(offer.message.info_hash, offer.expires.timestamp() + GRACE)
+        while len(self._past) > _MAX_REMEMBERED:
+            del self._past[next(iter(self._past))]
+
+    async def aclose(self) -> None:
+        """End everything and let go of it. Idempotent. Does not tell the other sides what can be resumed."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for transfer in self.transfers:
+            transfer.feed(Event.CANCEL, Cancelled("this side was shut down"))
+        for own in self._outgoing.values():
+            own.fail(Cancelled("this side was shut down"))
+        await asyncio.gather(*(t.released() for t in self._all_transfers() if t.ended))
+
+
+def _key(peer: Peer, id: str) -> Key:
+    return (peer.bare.bare if peer.bare is not None and peer.room is None else peer.jid.full, id)
+
+
+def _agreement(transfer: Transfer, local: JID) -> Agreement:
+    there, here = (transfer.peer, local)
+    sender, receiver = (there, here) if transfer.incoming else (here, there)
+    return Agreement(transfer.offer.id, transfer.id or "", sender, receiver)

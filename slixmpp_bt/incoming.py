@@ -1,0 +1,194 @@
+"""What others offer, as their users hold it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from slixmpp import JID
+
+from .context import Context
+from .errors import ConfigError, Expired, LimitExceeded, PathError, TransferError
+from .filenames import safe_name
+from .manifest import Manifest
+from .messages import End, Offer, Peers
+from .negotiation import Event, Negotiation, Role
+from .receiving import Receiving
+from .transfer import Transfer
+
+if TYPE_CHECKING:
+    from .policy import Peer
+
+log = logging.getLogger(__name__)
+
+#: Receivers hide an offer this many seconds past its expiry: clocks differ (protocol section 1).
+GRACE = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedFile:
+    """A file of an offer.
+
+    :ivar path: below the offered directory, or the file's own name; made safe, so for showing and choosing.
+    :ivar size: bytes.
+    """
+
+    path: PurePosixPath
+    size: int
+    index: int
+
+
+#: Which files are wanted: some of ``offer.files``, or a function that is asked for each.
+Select = Collection[OfferedFile] | Callable[[OfferedFile], bool]
+
+
+class IncomingOffer:
+    """What somebody offers: accept it or decline it.
+
+    :ivar id: the offer's id, chosen by the sender.
+    :ivar peer: the JID to talk to.
+    :ivar sender: the real bare JID of who offers; None if a room hides it.
+    :ivar room: the room it was offered in; None outside of rooms.
+    :ivar name: of the file or directory, made safe.
+    :ivar size: bytes.
+    :ivar desc: the sender's words about it.
+    :ivar mode: how private it is.
+    :ivar expires: until when it can be accepted.
+    """
+
+    def __init__(self, context: Context, message: Offer, peer: Peer, local: JID) -> None:
+        self.message = message
+        self.manifest: Manifest | None = None
+        self.local = local
+        self.source = peer
+        self.id = message.id
+        self.peer = peer.jid
+        self.sender = peer.bare
+        self.room = peer.room
+        self.name = safe_name(message.name)
+        self.size = message.size
+        self.desc = message.desc
+        self.mode = message.mode
+        self.expires = message.expires
+        self.transfer: Transfer | None = None
+        #: Whether it was accepted, declined, withdrawn or expired.
+        self.answered = False
+        self._context = context
+        self._side: Receiving | None = None
+
+    @property
+    def files(self) -> tuple[OfferedFile, ...]:
+        """The files. Empty while the list is too long for the offer itself and was not fetched yet: then a function
+        as `select` chooses."""
+        return self._files(self.manifest) if self.manifest is not None else ()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be accepted, or is being fetched."""
+        return not self.answered or (self.transfer is not None and not self.transfer.ended)
+
+    async def accept(self, dest: str | Path | None = None, *, select: Select | None = None) -> Transfer:
+        """Fetch it into the directory `dest`, by default ``download_dir``.
+
+        Returns at once. Accepting again returns the same transfer while it lives, and begins a new one after a failure.
+
+        :param select: some of :attr:`files`, or a function that takes one and says whether it is wanted.
+        :raises ConfigError: there is neither `dest` nor ``download_dir``.
+        :raises PathError: `dest` is not a directory.
+        :raises ValueError: `select` chooses nothing, or what is not in the offer.
+        :raises Expired: it has expired or was withdrawn.
+        :raises LimitExceeded: ``max_transfers`` are running.
+        """
+        if self.transfer is not None and (not self.transfer.ended or self.transfer.complete):
+            return self.transfer
+        if self.answered and self.transfer is None:
+            raise Expired(f"the offer of {self.name!r} is over")
+        if self._context.now() > self.expires.timestamp() + GRACE:
+            raise Expired(f"the offer of {self.name!r} has expired")
+        directory = await asyncio.to_thread(self._directory, dest)
+        if self.manifest is not None:
+            self.chosen(select)
+        limit = self._context.config.limits.max_transfers
+        if self._context.running() >= limit:
+            raise LimitExceeded(f"max_transfers ({limit}) are running")
+        return self._begin(directory, select)
+
+    async def decline(self, reason: str | None = None) -> None:
+        """Say no; `reason` is shown to the sender. No effect once it was accepted or is over."""
+        if self.answered:
+            return
+        self.answered = True
+        end = End(self.id, "decline", "decline", text=reason)
+        self._context.outbox.post(end, self.peer, sender=self.local, until=self.expires.timestamp() + GRACE)
+
+    def __repr__(self) -> str:
+        return f"<IncomingOffer {self.name!r} ({self.size} bytes) from {self.peer}>"
+
+    # for the other parts
+
+    def set_manifest(self, manifest: Manifest) -> None:
+        """The manifest is known, checked and the one that was offered."""
+        self.manifest = manifest
+        self.name, self.size = safe_name(manifest.name), manifest.size
+
+    def chosen(self, select: Select | None) -> frozenset[int] | None:
+        """The indices that `select` means in the manifest; None for all.
+
+        :raises ValueError: it chooses nothing, or what is not in the offer.
+        """
+        if select is None:
+            return None
+        files = self.files
+        wanted = [f for f in files if select(f)] if callable(select) else list(select)
+        if not wanted or not set(wanted) <= set(files):
+            raise ValueError(f"select must choose some of the {len(files)} files of the offer")
+        return frozenset(f.index for f in wanted) if len(set(wanted)) < len(files) else None
+
+    async def peers(self, message: Peers) -> None:
+        """Others joined or left the swarm."""
+        if self._side is not None:
+            await self._side.peers(message)
+
+    def ended(self, event: Event, error: TransferError | None) -> None:
+        """The sender says that it is over."""
+        if self.transfer is not None:
+            self.transfer.feed(event, error)
+
+    def _files(self, manifest: Manifest) -> tuple[OfferedFile, ...]:
+        return tuple(OfferedFile(PurePosixPath(*map(safe_name, f.path)), f.size, f.index) for f in manifest.files)
+
+    def _directory(self, dest: str | Path | None) -> Path:
+        directory = self._context.config.download_dir if dest is None else Path(dest).expanduser().absolute()
+        if directory is None:
+            raise ConfigError("accept() needs dest where no download_dir is configured")
+        if dest is None:
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise PathError(f"{directory}: {error.strerror}") from error
+        if not directory.is_dir():
+            raise PathError(f"{directory}: not a directory")
+        return directory
+
+    def _begin(self, directory: Path, select: Select | None) -> Transfer:
+        now, limits = self._context.now(), self._context.config.limits
+        negotiation = Negotiation(
+            Role.RECEIVER,
+            expires=self.expires.timestamp() + GRACE,
+            ttl=now + limits.transfer_ttl,
+            rng=self._context.rng,
+            timing=self._context.timing,
+        )
+        side = self._side = Receiving(self._context, self, directory, select)
+        self.answered = True
+        self.transfer = Transfer(
+            self._context, negotiation, side,
+            offer=self, peer=self.peer, id=secrets.token_urlsafe(12), incoming=True,
+        )  # fmt: skip
+        self.transfer.feed(Event.START)
+        return self.transfer

@@ -1,0 +1,404 @@
+"""One's own offer: its preparation, whom it admits, how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import mimetypes
+import secrets
+from collections.abc import AsyncIterator, Iterable
+from datetime import datetime
+from pathlib import Path
+
+from slixmpp import JID
+
+from . import addresses, policy
+from .constants import Mode, State
+from .context import Context
+from .errors import BY_REASON, BTError, Cancelled, Declined, Expired, ProtocolError, TransferError
+from .manifest import Made, make
+from .messages import Accept, Accepted, End, Meta, MetaChunk, Offer, Withdraw
+from .negotiation import Event, Negotiation, Phase, Role
+from .seeding import Seeding
+from .sending import Sending
+from .transfer import Transfer
+
+log = logging.getLogger(__name__)
+
+#: How many receivers an offer may have at once; for the devices of one account see policy.MAX_DEVICES.
+_MAX_RECEIVERS = 1_000
+#: How often a receiver of an offer that may have many is asked to report, in seconds.
+_REPORT_PACE = 5
+
+
+def ending(message: End) -> tuple[Event, TransferError | None]:
+    """What the other side's last word means here."""
+    if message.kind == "complete":
+        return Event.PEER_COMPLETE, None
+    error = BY_REASON.get(message.reason, TransferError)(message.text or f"ended by the other side: {message.reason}")
+    if message.kind == "decline" or isinstance(error, Declined):
+        return Event.PEER_DECLINE, Declined(message.text or "the receiver declined")
+    if isinstance(error, Cancelled):
+        return Event.PEER_CANCEL, error
+    return (Event.PEER_EXPIRED if isinstance(error, Expired) else Event.PEER_FAIL), error
+
+
+class OutgoingOffer:
+    """One's own offer. It may have many receivers.
+
+    :ivar id: its id.
+    :ivar to: the account, device or room it was made to.
+    :ivar path: the source.
+    :ivar mode: how private it is.
+    :ivar expires: until when it can be accepted.
+    """
+
+    def __init__(
+        self, context: Context, *, to: JID, local: JID, path: Path, mode: Mode, expires: datetime,
+        mtype: str = "chat", desc: str | None = None, single: bool = False,
+    ) -> None:  # fmt: skip
+        self.id = secrets.token_urlsafe(12)
+        self.to = to
+        self.local = local
+        self.path = path
+        self.mode = mode
+        self.expires = expires
+        self.hashed = 0
+        self.error: BTError | None = None
+        self.stanza_id: str | None = None
+        self._context = context
+        self._mtype = mtype
+        self._desc = desc
+        self._size = 0
+        self._state = State.PREPARING
+        self._made: Made | None = None
+        self._seeding: Seeding | None = None
+        self._receivers: dict[str, Sending] = {}
+        self._over: set[str] = set()
+        self._news = asyncio.Event()
+        self.single: Transfer | None = self._new_receiver(None, to).transfer if single else None
+
+    # what a user asks
+
+    @property
+    def name(self) -> str:
+        """The name of the file or directory."""
+        return self.path.name
+
+    @property
+    def size(self) -> int:
+        """Bytes; 0 until the files were counted."""
+        return self._made.manifest.size if self._made is not None else self._size
+
+    @property
+    def state(self) -> State:
+        """PREPARING (hashing), OFFERED, or how it ended."""
+        return self._state
+
+    @property
+    def transfers(self) -> tuple[Transfer, ...]:
+        """Everybody's who accepted (or declined), ended ones too."""
+        return tuple(receiver.transfer for receiver in self._receivers.values())
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be accepted, or is being fetched."""
+        return not self._state.terminal or any(not t.ended for t in self.transfers)
+
+    async def withdraw(self) -> None:
+        """It is void from now on; transfers that run are cancelled. Returns once everything is let go of. No effect
+        once the offer has ended."""
+        if self._state.terminal:
+            return
+        if self.single is not None:
+            await self.single.cancel("the offer was withdrawn")
+            return
+        if self._state is State.OFFERED:
+            self.tell_withdrawn()
+        self._end(State.CANCELLED, Cancelled("the offer was withdrawn"))
+        for transfer in self.transfers:
+            await transfer.cancel("the offer was withdrawn")
+
+    async def __aiter__(self) -> AsyncIterator[Transfer]:
+        """Each transfer as it begins; ends when the offer has ended."""
+        seen: set[int] = set()
+        while True:
+            for transfer in self.transfers:
+                if id(transfer) not in seen and transfer.id is not None:
+                    seen.add(id(transfer))
+                    yield transfer
+            if self._state.terminal:
+                return
+            await self._news.wait()
+
+    def __repr__(self) -> str:
+        return f"<OutgoingOffer {self.name!r} to {self.to} {self.state}>"
+
+    # preparing
+
+    def start(self) -> None:
+        """Begin to hash."""
+        self._context.tasks.spawn(self._prepare(), f"prepare {self.id}")
+
+    async def _prepare(self) -> None:
+        try:
+            made = await make(self.path, salt=secrets.token_bytes(16), progress=self._hashing)
+        except BTError as error:
+            self.fail(error)
+            return
+        except asyncio.CancelledError:
+            self.fail(Cancelled("stopped while hashing"))
+            raise
+        if self._state.terminal:
+            return
+        self._made = made
+        self._seeding = Seeding(self._context, made, self.mode, self._serving, self.fail)
+        self._state = State.OFFERED
+        if self.single is not None:
+            self.single.feed(Event.START)
+        else:
+            await self.send()
+        self._changed()
+
+    def _hashing(self, done: int, total: int) -> None:
+        self.hashed, self._size = done, total
+        if self.single is not None:
+            self.single.touch()
+
+    async def send(self) -> None:
+        """Send the offer, as soon as there is a session."""
+        assert self._made is not None
+        manifest = self._made.manifest
+        await self._context.wire.online()
+        try:
+            self.stanza_id = await self._context.wire.send(
+                Offer(
+                    id=self.id, mode=self.mode, expires=self.expires, name=self.name, size=manifest.size,
+                    info_hash=manifest.info_hash, info_length=len(manifest.info), info=manifest.info, desc=self._desc,
+                    media_type="inode/directory" if manifest.is_directory else mimetypes.guess_type(self.name)[0],
+                ),
+                self.to, sender=self.local, mtype=self._mtype,
+            )  # fmt: skip
+        except BTError as error:
+            self.fail(error)
+
+    # receivers
+
+    def invites(self, peer: JID) -> bool:
+        """Whether `peer` may fetch it (protocol section 2)."""
+        admitted = {t.peer for t in self.transfers if t.id and not t.ended}
+        return policy.invited(self.to, self._mtype, peer, admitted=admitted)
+
+    async def accept(self, message: Accept, source: policy.Peer) -> Accepted:
+        """An Accept came from somebody invited.
+
+        :raises ProtocolError: ``gone`` if the offer or the transfer has ended, ``resource-constraint`` while paused.
+        """
+        receiver = self._admit(message, source.jid)
+        seeding = self._seeding
+        assert seeding is not None
+        if message.routes:
+            receiver.candidates = addresses.acceptable(message.candidates, await seeding.own())
+        receiver.transfer.feed(Event.ACCEPT)
+        if receiver.transfer.state is State.PAUSED and message.routes:
+            raise ProtocolError("the sender has paused", "resource-constraint")
+        if not message.routes:
+            return Accepted(self.id, message.transfer)
+        try:
+            await seeding.open()
+        except BTError as error:
+            self.fail(error)
+            raise ProtocolError(str(error), "gone") from error
+        reveal = policy.reveals_address(source, self._context.config)
+        own = await seeding.own() if reveal else ()
+        peers = seeding.known_peers(receiver)
+        receiver.introduced = frozenset(peers)
+        report = None if self.single is not None else _REPORT_PACE
+        return Accepted(self.id, message.transfer, own, peers, report=report)
+
+    def meta(self, message: Meta, peer: JID) -> MetaChunk:
+        """A part of the info dict.
+
+        :raises ProtocolError: the transfer is not the peer's, or the range is none of the dict.
+        """
+        self.receiver(message.transfer, peer)
+        assert self._made is not None
+        info = self._made.manifest.info
+        if message.offset >= len(info):
+            raise ProtocolError("beyond the end of the info dict", "bad-request")
+        return MetaChunk(self.id, message.offset, info[message.offset : message.offset + message.length])
+
+    def transfer_of(self, id: str) -> Transfer | None:
+        """The transfer with this id."""
+        receiver = self._receivers.get(id)
+        return receiver.transfer if receiver is not None else None
+
+    def receiver(self, transfer: str, peer: JID) -> Sending:
+        """Whose transfer it is.
+
+        :raises ProtocolError: ``item-not-found``: there is none, or it is not the peer's.
+        """
+        receiver = self._receivers.get(transfer)
+        if receiver is None or receiver.transfer.peer != peer:
+            raise ProtocolError("no such transfer", "item-not-found")
+        return receiver
+
+    def end(self, message: End, peer: JID) -> None:
+        """A receiver says that it is over."""
+        receiver = self._receivers.get(message.transfer or "")
+        if receiver is not None and receiver.transfer.peer == peer:
+            receiver.stays = message.seeding is not None
+            receiver.transfer.feed(*ending(message))
+        elif message.transfer is not None:
+            self._over.add(message.transfer)
+            if self.single is not None and self.single.id is None:
+                self.single.feed(*ending(message))
+        elif message.kind == "decline":
+            self._declined(message, peer)
+        self._changed()
+
+    def bounced(self, error: BTError) -> None:
+        """The offer's stanza came back."""
+        if self.state is State.OFFERED and not any(t.id for t in self.transfers):
+            self.fail(error)
+
+    def _admit(self, message: Accept, peer: JID) -> Sending:
+        receiver = self._receivers.get(message.transfer)
+        if receiver is None:
+            if self._state is not State.OFFERED or message.transfer in self._over:
+                raise ProtocolError(str(self.error or "the offer has ended"), "gone")
+            if self.single is not None:
+                if self.single.id is not None:
+                    raise ProtocolError("another device has taken it", "gone")
+                self.single.id, self.single.peer = message.transfer, peer
+                receiver = next(iter(self._receivers.values()))
+                self._receivers = {message.transfer: receiver}
+            else:
+                self._check_room()
+                receiver = self._new_receiver(message.transfer, peer)
+            self._changed()
+        if receiver.transfer.ended:
+            raise ProtocolError(str(receiver.transfer.error or "the transfer has ended"), "gone")
+        receiver.transfer.peer = peer
+        return receiver
+
+    def _check_room(self) -> None:
+        if sum(not t.ended for t in self.transfers) >= _MAX_RECEIVERS:
+            raise ProtocolError("too many receivers at once", "resource-constraint")
+
+    def _declined(self, message: End, peer: JID) -> None:
+        if self.single is not None:
+            if self.single.id is None:
+                self.single.peer = peer
+                self.single.feed(*ending(message))
+        elif not any(t.peer == peer for t in self.transfers):
+            self._check_room()
+            self._new_receiver(None, peer).transfer.feed(*ending(message))
+
+    def _new_receiver(self, id: str | None, peer: JID) -> Sending:
+        now, limits = self._context.now(), self._context.config.limits
+        negotiation = Negotiation(
+            Role.SENDER,
+            expires=self.expires.timestamp(),
+            ttl=now + limits.transfer_ttl,
+            rng=self._context.rng,
+            timing=self._context.timing,
+            phase=Phase.PREPARING if self._made is None else Phase.OFFERED,
+        )
+        receiver = Sending(self._context, self)
+        self._receivers[id or secrets.token_urlsafe(12)] = receiver
+        Transfer(self._context, negotiation, receiver, offer=self, peer=peer, id=id, incoming=False)
+        return receiver
+
+    # serving
+
+    def uploaded(self) -> int:
+        """Bytes sent by the swarm in all."""
+        return self._seeding.uploaded() if self._seeding is not None else 0
+
+    def peers(self) -> int:
+        """How many peers are connected."""
+        return self._seeding.peers() if self._seeding is not None else 0
+
+    @property
+    def why_not(self) -> str | None:
+        """Why a receiver does not connect, as far as the engine knows."""
+        return self._seeding.why_not if self._seeding is not None else None
+
+    async def serve(self, receiver: Sending) -> None:
+        """Let `receiver` have the pieces."""
+        assert self._seeding is not None
+        try:
+            seed = await self._seeding.open()
+            own = await self._seeding.own()
+        except BTError as error:
+            self.fail(error)
+            return
+        if seed is None:
+            return
+        seed.add_candidates(receiver.candidates)
+        await seed.resume()
+        if receiver.held:
+            receiver.held = False
+            await receiver.send_peers(joined=own)
+
+    async def hold(self, receiver: Sending) -> None:
+        """Let `receiver` have no more pieces for now. Others go on."""
+        assert self._seeding is not None
+        receiver.held = True
+        await receiver.send_peers(left=await self._seeding.own())
+        if any(r.active for r in self._receivers.values()):
+            seed = await self._seeding.open_now()
+            if seed is not None:
+                seed.remove_candidates(receiver.candidates)
+        else:
+            await self._seeding.close()
+
+    async def leave(self, receiver: Sending) -> None:
+        """The transfer of `receiver` has ended."""
+        if self.single is not None:
+            self._end(receiver.transfer.state, receiver.transfer.error)
+        if self._seeding is not None:
+            if any(r.active for r in self._receivers.values()):
+                self._seeding.changed()
+            else:
+                await self._seeding.close()
+        self._changed()
+
+    def _serving(self) -> Iterable[Sending]:
+        return [r for r in self._receivers.values() if r.active or (r.stays and r.transfer.complete)]
+
+    # the end
+
+    def expire(self) -> None:
+        """Its time has come. Transfers that run go on."""
+        if not self._state.terminal and self.single is None:
+            self._end(State.EXPIRED, Expired(f"the offer of {self.name!r} has expired"))
+
+    def fail(self, error: BTError) -> None:
+        """It cannot be served any more; its transfers end with `error`."""
+        if self._state.terminal and not self.transfers:
+            return
+        for transfer in self.transfers:
+            transfer.feed(Event.FAIL, error)
+        if self.single is None:
+            self._end(State.CANCELLED if isinstance(error, Cancelled) else State.FAILED, error)
+
+    def tell_withdrawn(self) -> None:
+        """Send a Withdraw to everybody who got the offer."""
+        self._context.tasks.spawn(self._withdraw(), f"withdraw {self.id}")
+
+    async def _withdraw(self) -> None:
+        try:
+            await self._context.wire.send(Withdraw(self.id), self.to, sender=self.local, mtype=self._mtype)
+        except BTError as error:
+            log.warning("could not withdraw the offer of %r: %s", self.name, error)
+
+    def _end(self, state: State, error: BTError | None) -> None:
+        if not self._state.terminal:
+            self._state, self.error = state, error
+            self._changed()
+
+    def _changed(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()

@@ -1,0 +1,448 @@
+"""XEP_BT: the slixmpp plugin. It builds the parts, connects them with the stream, and is what a user calls."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from slixmpp import JID, BaseXMPP, ClientXMPP, ComponentXMPP, Iq, Message, Presence
+from slixmpp.exceptions import XMPPError
+from slixmpp.jid import InvalidJID
+from slixmpp.plugins import BasePlugin
+from slixmpp.xmlstream.handler import Callback, CoroutineCallback
+from slixmpp.xmlstream.handler.base import BaseHandler
+from slixmpp.xmlstream.matcher import MatchXPath, StanzaPath
+from slixmpp.xmlstream.stanzabase import StanzaBase
+
+from . import stanza
+from .backends import Backend, RateLimits
+from .backends.libtorrent import LibtorrentBackend
+from .backends.plain import PlainBackend
+from .config import Config
+from .connection import Connection
+from .constants import NS, Mode, Route
+from .context import Context
+from .directory import Directory
+from .errors import ConfigError, NotSupported, PeerGone, ProtocolError
+from .exchange import Exchange
+from .incoming import IncomingOffer
+from .messages import Request, Withdraw
+from .outbox import Outbox
+from .outgoing import OutgoingOffer
+from .sources import check_path
+from .tasks import Tasks
+from .transfer import Transfer
+
+log = logging.getLogger(__name__)
+
+#: What this version can do; more is designed (docs/explanation/decisions).
+MODES = frozenset({Mode.PRIVATE})
+ROUTES = frozenset({Route.SWARM})
+#: A client that disconnects and does not begin to connect again within so many seconds has left.
+_GRACE = 5.0
+#: What takes effect only when the plugin starts.
+_FIXED = frozenset({"backend", "listen", "port_mapping", "state_dir", "instance"})
+_REQUESTS = ("set/bt_accept", "get/bt_meta", "set/bt_peers", "set/bt_report", "set/bt_end")
+
+Expires = float | timedelta | datetime | None
+
+#: Plugins that are closing: a task needs somebody who holds it, and a disabled plugin is held by nobody.
+_closing: set[asyncio.Task[None]] = set()
+
+
+class XEP_BT(BasePlugin):
+    """File transfer by BitTorrent, agreed on over XMPP.
+
+    ``import slixmpp_bt`` makes it known; then ``xmpp.register_plugin("xep_bt", {...})`` before or after connecting.
+
+    Plugin Parameters: see :class:`slixmpp_bt.Config`. A wrong one raises :class:`~slixmpp_bt.ConfigError`, and the
+    client can register the plugin again with a right one.
+
+    Events: ``bt_offer``, ``bt_offer_end``, ``bt_transfer_start``, ``bt_progress``, ``bt_transfer_end``
+    (docs/reference/events).
+    """
+
+    name = "xep_bt"
+    description = "slixmpp_bt: file transfer by BitTorrent"
+    dependencies: ClassVar[set[str]] = {"xep_0030", "xep_0115"}
+    stanza = stanza
+
+    def __init__(self, xmpp: ClientXMPP | ComponentXMPP, config: Mapping[str, Any] | None = None) -> None:
+        super().__init__(xmpp, config)
+        try:
+            self._config = _checked(Config.parse(config))
+        except Exception:
+            # slixmpp has marked the plugin as enabled already, and would ignore a corrected registration.
+            xmpp.plugin._enabled.discard(self.name)  # type: ignore[attr-defined]
+            raise
+        self._directory = Directory(xmpp)
+        self._guard: asyncio.Task[None] | None = None
+        self._leaving: asyncio.TimerHandle | None = None
+        self._announced: set[JID] = set()
+        self._ended = False
+        self._build()
+
+    # slixmpp's own life cycle
+
+    def plugin_init(self) -> None:
+        """Begin to listen for offers and requests."""
+        stanza.register()
+        ns = self.xmpp.default_ns
+        self.api.register(cast(Any, self._default_authorize), "authorize", default=True)
+        handlers: list[BaseHandler] = [
+            Callback("BT offer", MatchXPath(f"{{{ns}}}message/{{urn:xmpp:sfs:0}}file-sharing"), self._handle_message),
+            Callback("BT withdraw", StanzaPath("message/bt_withdraw"), self._handle_message),
+        ]
+        handlers += [CoroutineCallback(f"BT {p}", StanzaPath(f"iq@type={p}"), self._handle_request) for p in _REQUESTS]
+        for handler in handlers:
+            self.xmpp.register_handler(handler)
+        for event, function in self._events():
+            self.xmpp.add_event_handler(event, function)
+        if self._config.auto_accept == "roster" and self.xmpp.auto_authorize:
+            log.error(
+                "auto_accept is 'roster', but auto_authorize lets everybody into the roster, so nothing is accepted: "
+                "set xmpp.auto_authorize = None (or False), or list the JIDs in auto_accept"
+            )
+        if self.xmpp.session_bind_event.is_set():
+            self._session_started(None)
+
+    def session_bind(self, jid: JID | str) -> None:
+        """Announce the feature. Runs again at every connection."""
+        self._announce(JID(str(jid)))
+
+    def plugin_end(self) -> None:
+        """Undo everything; what runs is closed in the background (see :meth:`aclose`)."""
+        for name in ("BT offer", "BT withdraw", *(f"BT {p}" for p in _REQUESTS)):
+            self.xmpp.remove_handler(name)
+        for event, function in self._events():
+            self.xmpp.del_event_handler(event, function)
+        for jid in self._announced:
+            self.xmpp.plugin["xep_0030"].del_feature(jid=jid, feature=NS)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        self._hold(loop.create_task(self._end(), name="slixmpp_bt close"))
+
+    def _events(self) -> tuple[tuple[str, Callable[[Any], None]], ...]:
+        return (
+            ("session_start", self._session_started),
+            ("session_resumed", self._session_started),
+            ("session_end", self._session_ended),
+            ("disconnected", self._disconnected),
+            ("message_error", self._handle_error),
+            ("got_online", self._got_online),
+        )
+
+    async def _end(self) -> None:
+        if self._announced and self.xmpp.is_connected():
+            await self.xmpp.plugin["xep_0115"].update_caps()
+        await self.aclose()
+
+    # what a user calls
+
+    async def send_file(
+        self, jid: JID | str, path: str | Path, *, desc: str | None = None, mode: Mode | str | None = None,
+        expires: Expires = None, ifrom: JID | str | None = None,
+    ) -> Transfer:  # fmt: skip
+        """Offer a file or directory to one account or device, and return the transfer of the first device that
+        accepts. Returns within one round trip; hashing and all else goes on behind the transfer. Cancelling the call
+        offers nothing.
+
+        A bare JID means the visible device of highest priority that supports this; while none is visible the offer
+        goes to the account and waits.
+
+        :param desc: words about it.
+        :param mode: by default as configured.
+        :param expires: until when it can be accepted: seconds from now, a timedelta or an aware datetime; by default
+            ``limits.offer_ttl``.
+        :param ifrom: components only: the JID to speak as.
+        :raises PathError: the path cannot be offered; the message names what is wrong with which path.
+        :raises NotSupported: the other side's devices are visible and none supports this, or `mode` is not there yet.
+        :raises PeerNotFound: a device was named that is not there, or a domain that cannot be reached.
+        :raises ValueError: an argument makes no sense.
+        """
+        to, local, source, how, until = await self._arguments(jid, path, mode, expires, ifrom)
+        to = await self._directory.resolve(to, local)
+        offer = self._exchange.offer(to=to, local=local, path=source, mode=how, expires=until, desc=desc, single=True)
+        assert offer.single is not None
+        return offer.single
+
+    async def offer(
+        self, to: JID | str, path: str | Path, *, mtype: str = "chat", desc: str | None = None,
+        mode: Mode | str | None = None, expires: Expires = None, delegate: bool = False,
+        ifrom: JID | str | None = None,
+    ) -> OutgoingOffer:  # fmt: skip
+        """Offer a file or directory to all devices of an account (a bare JID) or to one device (a full JID). Returns
+        at once; cancelling the call offers nothing. For the other parameters and errors see :meth:`send_file`.
+
+        :param mtype: the type of the message; ``chat`` or ``normal``.
+        :raises NotSupported: rooms (``groupchat``) and `delegate` are not there yet.
+        """
+        if mtype == "groupchat" or delegate:
+            raise NotSupported("offers in rooms, and delegated ones, are not part of this version")
+        if mtype not in ("chat", "normal"):
+            raise ValueError(f"mtype must be 'chat' or 'normal', not {mtype!r}")
+        bare, local, source, how, until = await self._arguments(to, path, mode, expires, ifrom)
+        return self._exchange.offer(to=bare, local=local, path=source, mode=how, expires=until, mtype=mtype, desc=desc)
+
+    async def publish(self, path: str | Path, **options: Any) -> OutgoingOffer:
+        """Offer a file or directory in the account's PEP catalogue.
+
+        :raises NotSupported: it is not part of this version.
+        """
+        raise NotSupported("the PEP catalogue is not part of this version")
+
+    async def catalogue(self, jid: JID | str | None = None, *, node: str | None = None) -> list[IncomingOffer]:
+        """What somebody publishes in PEP.
+
+        :raises NotSupported: it is not part of this version.
+        """
+        raise NotSupported("the PEP catalogue is not part of this version")
+
+    async def supports(self, jid: JID | str, *, ifrom: JID | str | None = None) -> bool | None:
+        """Whether `jid` supports this. A full JID (or a domain) is asked; of a bare JID, any of the visible devices.
+        None if none is visible or it does not answer. Cancelling it does no harm.
+        """
+        return await self._directory.supports(_jid(jid), self._local(ifrom))
+
+    @property
+    def offers(self) -> tuple[OutgoingOffer | IncomingOffer, ...]:
+        """All offers that are alive, own ones and others'."""
+        return self._exchange.offers
+
+    @property
+    def transfers(self) -> tuple[Transfer, ...]:
+        """All transfers that have not ended."""
+        return self._exchange.transfers
+
+    def handle_offer(self, message: Message) -> IncomingOffer | None:
+        """Take an offer from a message that did not come by the stream, such as one from an archive (XEP-0313).
+
+        Returns None if it carries no new offer that is within the limits. What the policy makes of it, and
+        ``bt_offer``, come afterwards as for any other.
+        """
+        found = self._take_offers(message)
+        return found[0] if found else None
+
+    def configure(self, **changes: Any) -> None:
+        """Change the configuration while it runs: all `changes`, or none.
+
+        :raises ConfigError: one of them is wrong, or takes effect only at registration.
+        """
+        new = _checked(self._config.replace(**changes))
+        for key in sorted(_FIXED & set(changes)):
+            if getattr(new, key) != getattr(self._config, key):
+                raise ConfigError(f"{key} cannot be changed while the plugin runs: disable it and register it again")
+        self._config = self._context.config = new
+        self._context.tasks.spawn(self._backend.set_limits(_rates(new)), "set limits")
+
+    @property
+    def settings(self) -> Config:
+        """The configuration in force."""
+        return self._config
+
+    async def aclose(self) -> None:
+        """End everything, in bounded time: transfers, the engine, files. Idempotent. After it the plugin is of no
+        use until the client starts a new session. Cancelling it is discouraged: it may leave part files behind.
+        """
+        if self._leaving is not None:
+            self._leaving.cancel()
+        if self._guard is not None and self._guard is not asyncio.current_task():
+            self._guard.cancel()
+        self._ended = True
+        await self._exchange.aclose()
+        await self._context.tasks.aclose()
+        await self._backend.aclose()
+
+    # inside
+
+    def _build(self) -> None:
+        self._ended = False
+        self._connection = Connection(self.xmpp)
+        self._backend = _backend(self._config)
+        tasks = Tasks()
+        self._context = Context(
+            config=self._config,
+            wire=self._connection,
+            backend=self._backend,
+            notify=self.xmpp.event,
+            tasks=tasks,
+            outbox=Outbox(self._connection, tasks),
+            running=lambda: self._exchange.running(),
+        )
+        self._exchange = Exchange(self._context, self._authorize)
+
+    def _hold(self, task: asyncio.Task[None]) -> None:
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)
+
+    async def _arguments(
+        self, jid: JID | str, path: str | Path, mode: Mode | str | None, expires: Expires, ifrom: JID | str | None
+    ) -> tuple[JID, JID, Path, Mode, datetime]:
+        to, local = _jid(jid), self._local(ifrom)
+        how = self._config.mode if mode is None else Mode(mode)
+        if how not in MODES:
+            raise NotSupported(f"the mode {how!s} is not part of this version")
+        until = _until(expires, self._config.limits.offer_ttl)
+        source = await asyncio.to_thread(_source, path)
+        self._announce(local)
+        return to, local, source, how, until
+
+    def _local(self, ifrom: JID | str | None) -> JID:
+        if ifrom is not None and isinstance(self.xmpp, ComponentXMPP):
+            return _jid(ifrom)
+        return JID(self.xmpp.boundjid)
+
+    def _announce(self, jid: JID) -> None:
+        """Show the feature in disco and caps for `jid`."""
+        if jid in self._announced and isinstance(self.xmpp, ComponentXMPP):
+            return
+        self._announced.add(jid)
+        self.xmpp.plugin["xep_0030"].add_feature(NS, jid=jid)
+        if not isinstance(self.xmpp, ComponentXMPP):
+            self._context.tasks.spawn(self._update_caps(), "update caps")
+
+    async def _update_caps(self) -> None:
+        await self.xmpp.plugin["xep_0115"].update_caps(broadcast=self._connection.is_online)
+
+    async def _default_authorize(self, jid: JID, node: str | None, ifrom: JID, offer: IncomingOffer) -> bool:
+        return await self._exchange.allows(offer)
+
+    async def _authorize(self, offer: IncomingOffer) -> bool:
+        return bool(await self.api["authorize"](offer.local, offer.id, offer.peer, offer))
+
+    # events of the stream
+
+    def _session_started(self, _: object) -> None:
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
+        if self._ended:
+            self._build()
+        if self._guard is None or self._guard.done():
+            self._guard = asyncio.get_running_loop().create_task(self._keep(), name="slixmpp_bt guard")
+        self._connection.session_started()
+        self._exchange.session_started()
+
+    async def _keep(self) -> None:
+        """Close everything when the loop is shut down around us (``asyncio.run`` cancels what is left)."""
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            if not self._ended:
+                await self.aclose()
+
+    def _session_ended(self, _: object) -> None:
+        self._connection.session_ended()
+
+    def _disconnected(self, _: object) -> None:
+        if not self._ended and self._leaving is None and not self.xmpp.is_connected():
+            self._leaving = asyncio.get_running_loop().call_later(_GRACE, self._left)
+
+    def _left(self) -> None:
+        self._leaving = None
+        if not (self.xmpp.is_connected() or self.xmpp.is_connecting()):
+            self._hold(asyncio.get_running_loop().create_task(self.aclose(), name="slixmpp_bt close"))
+
+    def _got_online(self, presence: Presence) -> None:
+        self._exchange.contact(presence["from"])
+
+    def _handle_message(self, message: StanzaBase) -> None:
+        try:
+            self._take_offers(cast(Message, message))
+        except ProtocolError as error:
+            log.info("an offer of %s is ignored: %s", message["from"], error)
+
+    def _take_offers(self, message: Message) -> list[IncomingOffer]:
+        if message["type"] not in ("chat", "normal"):
+            return []
+        local = JID(message["to"]) if message["to"].bare else self._local(None)
+        peer = self._directory.peer(message["from"], local)
+        withdrawn = stanza.find(message)
+        if isinstance(withdrawn, Withdraw):
+            self._exchange.withdrawn(withdrawn, peer)
+            return []
+        offers = (self._exchange.receive_offer(offer, peer, local) for offer in stanza.find_offers(message))
+        return [offer for offer in offers if offer is not None]
+
+    async def _handle_request(self, iq: StanzaBase) -> None:
+        iq = cast(Iq, iq)
+        local = JID(iq["to"]) if iq["to"].bare else self._local(None)
+        try:
+            request = cast(Request, stanza.find(iq))
+            reply = await self._exchange.receive(request, self._directory.peer(iq["from"], local), local)
+        except ProtocolError as error:
+            raise XMPPError(cast(Any, error.condition), text=str(error)) from None
+        answer = iq.reply()
+        payload = stanza.payload(reply)
+        if payload is not None:
+            answer.append(payload)
+        stanza.within_budget(answer)
+        answer.send()
+
+    def _handle_error(self, message: Message) -> None:
+        condition = message["error"]["condition"]
+        text = message["error"]["text"] or condition.replace("-", " ")
+        self._exchange.bounced(message["id"], message["from"], PeerGone(f"{message['from'].bare}: {text}"))
+
+
+def get_plugin(xmpp: BaseXMPP) -> XEP_BT:
+    """The plugin of `xmpp`, typed: ``xmpp.plugin["xep_bt"]`` is unknown to type checkers.
+
+    :raises slixmpp.plugins.base.PluginNotFound: it was not registered.
+    """
+    return cast(XEP_BT, cast(Any, xmpp.plugin)["xep_bt"])
+
+
+def _checked(config: Config) -> Config:
+    if config.mode not in MODES:
+        raise NotSupported(f"the mode {config.mode!s} is not part of this version")
+    if not config.routes & ROUTES:
+        raise NotSupported(f"of the routes only {', '.join(ROUTES)} is part of this version")
+    return config
+
+
+def _backend(config: Config) -> Backend:
+    factories: Mapping[str, Callable[..., Backend]] = {"libtorrent": LibtorrentBackend, "plain": PlainBackend}
+    factory = config.backend if callable(config.backend) else factories[config.backend]
+    return factory(config.listen, _rates(config), port_mapping=config.port_mapping)
+
+
+def _rates(config: Config) -> RateLimits:
+    return RateLimits(config.upload_limit, config.download_limit)
+
+
+def _source(path: str | Path) -> Path:
+    source = Path(path).expanduser().absolute()
+    check_path(source)
+    return source
+
+
+def _jid(text: JID | str) -> JID:
+    try:
+        jid = JID(text)
+    except (InvalidJID, TypeError) as error:
+        raise ValueError(f"{text!r} is not a JID") from error
+    if not jid.domain:
+        raise ValueError(f"{text!r} is not a JID")
+    return jid
+
+
+def _until(expires: Expires, default: int) -> datetime:
+    now = datetime.now(UTC)
+    if expires is None:
+        return now + timedelta(seconds=default)
+    if isinstance(expires, datetime):
+        if expires.tzinfo is None:
+            raise ValueError("expires must be an aware datetime: which time zone is meant?")
+        until = expires.astimezone(UTC)
+    else:
+        until = now + (expires if isinstance(expires, timedelta) else timedelta(seconds=expires))
+    if until <= now:
+        raise ValueError(f"expires must be in the future, not {until:%Y-%m-%d %H:%M:%S} UTC")
+    return until

@@ -1,0 +1,180 @@
+"""Who may do what: pure functions over what the other modules have found out (docs/protocol, section "Identity").
+
+The plugin looks peers up (roster, block list, room) and counts what is alive; here it is decided, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from slixmpp import JID
+
+from .config import Config, Limits
+from .errors import Declined, LimitExceeded, TransferError
+from .manifest import Manifest
+from .messages import End, Meta, Offer, Peers, Report, Request
+
+#: So many devices of one account may fetch one offer.
+MAX_DEVICES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who sent something, as far as this side knows.
+
+    :ivar jid: where it came from: a full JID; in a room the occupant's.
+    :ivar bare: the real bare JID; None for an occupant whose JID the room hides.
+    :ivar subscription: of `bare` in the roster of the account spoken to: ``none``, ``to``, ``from``, ``both`` or
+        ``remove``.
+    :ivar blocked: whether the account blocks `bare` (XEP-0191).
+    :ivar auto_authorize: whether anybody can get into that roster (slixmpp's ``auto_authorize`` is True).
+    :ivar room: the room's bare JID, for an occupant.
+    """
+
+    jid: JID
+    bare: JID | None
+    subscription: str = "none"
+    blocked: bool = False
+    auto_authorize: bool = False
+    room: JID | None = None
+
+    @property
+    def account(self) -> JID | None:
+        """The real bare JID that rosters and collections may know. A room's own JID is nobody's."""
+        return None if self.bare is None or self.bare == self.room else JID(self.bare.bare)
+
+    @property
+    def contact(self) -> bool:
+        """Whether the user lets this account see their presence, and not anybody could have got that far."""
+        return self.account is not None and not self.auto_authorize and self.subscription in ("from", "both")
+
+
+    @property
+    def may_know(self) -> bool:
+        """Whether the peer may learn that this side is there: it sees its presence already, or nobody hides it."""
+        return self.subscription in ("from", "both") or self.room is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What is alive at this moment, the offer in question not counted.
+
+    :ivar offers: unanswered offers from the same peer.
+    :ivar transfers: incoming transfers, from anybody.
+    """
+
+    offers: int = 0
+    transfers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of an offer.
+
+    ``accept`` it, ``ask`` the application (``bt_offer``), ``consult`` the coroutine function in ``auto_accept``
+    (True accepts, False asks), or ``decline`` it, with the error as the reason.
+    """
+
+    kind: Literal["accept", "ask", "consult", "decline"]
+    error: TransferError | None = None
+
+
+def decide(offer: Offer, peer: Peer, config: Config, counts: Counts, manifest: Manifest | None = None) -> Verdict:
+    """What to do about a new offer.
+
+    :param manifest: where the offer had all of it. Where not, ask :func:`limits_exceeded` again when it is there.
+    """
+    if peer.blocked:
+        return Verdict("decline", Declined("the sender is blocked"))
+    if (exceeded := limits_exceeded(offer, manifest, config.limits, counts)) is not None:
+        return Verdict("decline", exceeded)
+    rule = config.auto_accept
+    if isinstance(rule, bool):
+        return Verdict("accept" if rule else "ask")
+    if rule == "roster":
+        return Verdict("accept" if peer.contact else "ask")
+    if isinstance(rule, frozenset):
+        return Verdict("accept" if peer.account in rule else "ask")
+    return Verdict("consult")
+
+
+def limits_exceeded(
+    offer: Offer, manifest: Manifest | None, limits: Limits, counts: Counts = Counts()
+) -> LimitExceeded | None:
+    """The first limit on what is received that an offer breaks, in words; None if it keeps to all."""
+    size = offer.size if manifest is None else max(offer.size, manifest.size)
+    length = offer.info_length if manifest is None else len(manifest.info)
+    files = 0 if manifest is None else len(manifest.files)
+    checks = (
+        (size, limits.max_size, "max_size", f"{size} bytes are offered"),
+        (length, limits.max_manifest_size, "max_manifest_size", f"its manifest has {length} bytes"),
+        (files, limits.max_files, "max_files", f"{files} files are offered"),
+        (counts.offers + 1, limits.max_offers_per_peer, "max_offers_per_peer", "too many offers wait for an answer"),
+        (counts.transfers + 1, limits.max_transfers, "max_transfers", "too many transfers are running"),
+    )
+    for value, limit, name, words in checks:
+        if value > limit:
+            return LimitExceeded(f"{words}; {name} is {limit}")
+    return None
+
+
+def invited(to: JID, mtype: str, peer: JID, *, admitted: Collection[JID] = ()) -> bool:
+    """Whether `peer` may accept, or decline, an offer that was sent to `to`.
+
+    A full JID invites that JID; a bare one all devices of the account, at most :data:`MAX_DEVICES` of them; a room
+    its occupants. That this side is still in the room is for the caller to know: an iq from a room it is not in does
+    not reach it by way of an occupant.
+
+    :param mtype: the type of the message with the offer; ``groupchat`` for a room.
+    :param peer: the JID that the request came from.
+    :param admitted: the full JIDs that have accepted already.
+    """
+    if to.resource:
+        return bool(peer == to)
+    if peer.bare != to.bare:
+        return False
+    if mtype == "groupchat":
+        return bool(peer.resource)
+    return peer in admitted or len(admitted) < MAX_DEVICES
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """A current accept: who fetches what from whom, both as the full JIDs that agreed."""
+
+    id: str
+    transfer: str
+    sender: JID
+    receiver: JID
+
+
+def may(request: Request, peer: JID, own: JID, agreement: Agreement | None) -> bool:
+    """Whether `peer` may send `request` to `own`: only between the two of a current accept, and in its direction.
+
+    Meta, Report and the End that says ``complete`` go from receiver to sender, Peers from sender to receiver, any
+    other End both ways. An Accept, and an End that declines an offer nobody accepted, are for :func:`invited`.
+
+    :param agreement: the one with the request's transfer id; None if there is none.
+    """
+    if agreement is None or request.transfer is None:
+        return False
+    if (request.id, request.transfer) != (agreement.id, agreement.transfer):
+        return False
+    from_receiver = (peer, own) == (agreement.receiver, agreement.sender)
+    from_sender = (peer, own) == (agreement.sender, agreement.receiver)
+    match request:
+        case Meta() | Report() | End(kind="complete"):
+            return from_receiver
+        case Peers():
+            return from_sender
+        case End():
+            return from_receiver or from_sender
+        case _:
+            return False
+
+
+def reveals_address(peer: Peer, config: Config) -> bool:
+    """Whether this side's candidates may be told to `peer`, the other side of an accepted transfer."""
+    return config.reveal_address == "invited" or (config.reveal_address == "roster" and peer.in_roster)

@@ -1,0 +1,296 @@
+"""The receiver's end of a transfer: it drives. It asks, opens the download, and publishes what arrived."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from . import addresses, policy
+from .backends import Admission, Download, Finished, PeerRefused, Seed, StorageFailed
+from .constants import Route, State
+from .context import Context
+from .errors import (
+    BTError,
+    Cancelled,
+    IntegrityError,
+    LimitExceeded,
+    NoRoute,
+    PeerGone,
+    ProtocolError,
+    StorageError,
+)
+from .manifest import Manifest, ManifestLimits
+from .messages import MAX_META_CHUNK, Accept, Accepted, Candidate, End, Meta, MetaChunk, Peers, Reply, Report, Request
+from .negotiation import Action, Event
+from .outbox import NOT_NOW
+from .progress import Progress
+from .storage import Landing
+from .transfer import Side
+
+if TYPE_CHECKING:
+    from .incoming import IncomingOffer, Select
+
+log = logging.getLogger(__name__)
+
+
+class _NotNow(Exception):
+    """The sender cannot be asked now; the text says why."""
+
+
+class _Over(Exception):
+    """The sender says that the offer has ended."""
+
+
+class Receiving(Side):
+    """Fetches one offer into `dest`."""
+
+    def __init__(self, context: Context, offer: IncomingOffer, dest: Path, select: Select | None) -> None:
+        self._context = context
+        self._offer = offer
+        self._dest = dest
+        self._select = select
+        self._wanted: frozenset[int] | None = None
+        self._landing: Landing | None = None
+        self._download: Download | None = None
+        self._seed: Seed | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._answer: Accepted | None = None
+        self._reporter: asyncio.Task[None] | None = None
+        self._published: Path | None = None
+        self._last = Progress(total=offer.size)
+        self._why_not = "the sender has not answered yet"
+
+    # Side
+
+    async def do(self, action: Action) -> None:
+        """Do what the table asks for."""
+        if action is Action.CONTACT:
+            await self._contact()
+        elif action is Action.DIAL:
+            await self._dial()
+        elif action is Action.HOLD and self._download is not None:
+            await self._download.pause()
+        elif action is Action.PUBLISH:
+            await self._publish()
+
+    def measure(self) -> Progress:
+        """What is verified."""
+        if self._download is not None:
+            status = self._download.status()
+            routes = {Route.SWARM: status.verified} if status.verified else {}
+            self._last = Progress(status.verified, self._total(), routes=routes, peers=status.peers)
+        return self._last
+
+    def tell(self, state: State, error: BTError | None) -> None:
+        """Complete, or why not."""
+        reason = "success" if state is State.COMPLETE else getattr(error, "reason", "general-error")
+        end = End(
+            self._offer.id,
+            "complete" if state is State.COMPLETE else "cancel",
+            reason,
+            transfer=self.transfer.id,
+            text=None if state is State.COMPLETE else str(error),
+            seeding=self._context.config.seed_after if self._seed is not None else None,
+        )
+        until = self._context.now() + self._context.config.limits.transfer_ttl
+        self._context.outbox.post(end, self.transfer.peer, sender=self._offer.local, until=until)
+
+    async def release(self) -> None:
+        """Close the download; part files go, a published file stays."""
+        for task in (self._watcher, self._reporter):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        if self._download is not None:
+            self.measure()
+            download, self._download = self._download, None
+            await download.aclose()
+        if self._landing is not None:
+            await self._landing.discard()
+        if self._seed is not None:
+            self._context.tasks.spawn(self._go_on_seeding(self._seed), f"seed {self.transfer.id}")
+
+    def path(self) -> Path | None:
+        """The published path."""
+        return self._published
+
+    def diagnosis(self) -> dict[Route, str]:
+        """Why no bytes come by the swarm."""
+        if self.transfer.state is State.RUNNING:
+            return {}
+        if self.transfer.state is State.PAUSED:
+            return {Route.SWARM: "paused on this side"}
+        return {Route.SWARM: self._why_not}
+
+    # what comes from the sender
+
+    async def peers(self, message: Peers) -> None:
+        """Others joined or left the swarm."""
+        if self._download is None or self.transfer.state is State.PAUSED:
+            return
+        own = await self._own()
+        self._download.remove_candidates(message.left)
+        self._download.add_candidates(addresses.acceptable(message.joined, own))
+        if message.left and not message.joined:
+            self._why_not = "the sender has stopped serving for now"
+
+    # contact
+
+    async def _contact(self) -> None:
+        try:
+            if self._offer.manifest is None:
+                self._offer.set_manifest(await self._fetch_manifest())
+            if self._landing is None:
+                await self._open(cast(Manifest, self._offer.manifest))
+            answer = await self._ask(await self._accept())
+        except _NotNow as why:
+            self._why_not = str(why)
+            self.transfer.feed(Event.NOT_HERE)
+        except _Over as why:
+            self.transfer.feed(Event.PEER_CANCEL, Cancelled(str(why)))
+        else:
+            self._answer = cast(Accepted, answer)
+            self.transfer.feed(Event.ACCEPTED)
+
+    async def _accept(self) -> Accept:
+        assert self.transfer.id is not None
+        reveal = policy.reveals_address(self._offer.source, self._context.config)
+        own = await self._own() if reveal else ()
+        routes = frozenset({Route.SWARM}) & self._context.config.routes
+        return Accept(self._offer.id, self.transfer.id, own, routes, self._wanted)
+
+    async def _own(self) -> tuple[Candidate, ...]:
+        listening = await self._context.backend.candidates(self._offer.mode)
+        return addresses.own(listening, self._context.config.advertise, ())
+
+    async def _ask(self, request: Request) -> Reply:
+        try:
+            return await self._context.wire.request(request, self.transfer.peer, sender=self._offer.local)
+        except PeerGone as error:
+            raise _NotNow(f"the sender cannot be reached: {error}") from error
+        except ProtocolError as error:
+            if error.condition == "gone":
+                raise _Over(f"the sender has ended the offer: {error}") from error
+            if error.condition in NOT_NOW:
+                raise _NotNow(f"the sender cannot serve it now: {error}") from error
+            raise
+
+    async def _fetch_manifest(self) -> Manifest:
+        assert self.transfer.id is not None
+        await self._ask(Accept(self._offer.id, self.transfer.id))
+        message, info = self._offer.message, bytearray()
+        if message.info_length > self._context.config.limits.max_manifest_size:
+            raise LimitExceeded(f"a manifest of {message.info_length} bytes is over max_manifest_size")
+        while len(info) < message.info_length:
+            length = min(MAX_META_CHUNK, message.info_length - len(info))
+            chunk = await self._ask(Meta(self._offer.id, self.transfer.id, len(info), length))
+            if not isinstance(chunk, MetaChunk) or chunk.offset != len(info) or not 0 < len(chunk.data) <= length:
+                raise ProtocolError("the sender's manifest came in disorder")
+            info += chunk.data
+        return await asyncio.to_thread(parse_manifest, bytes(info), self._offer, self._context)
+
+    async def _open(self, manifest: Manifest) -> None:
+        self._wanted = self._offer.chosen(self._select)
+        self._last = Progress(total=self._total())
+        has_bytes = bool(manifest.pieces_of(self._wanted))
+        if has_bytes and self._offer.mode not in self._context.backend.modes:
+            raise NoRoute(
+                "this side has no BitTorrent engine, and no other route is possible yet",
+                {Route.SWARM: "this side has no BitTorrent engine"},
+            )
+        assert self.transfer.id is not None
+        self._landing = Landing.plan(self._dest, manifest, self._wanted, self.transfer.id)
+        await self._landing.prepare(self._context.config.limits.min_free_space)
+        if has_bytes:
+            self._download = await self._context.backend.open_download(
+                manifest, self._landing.parts, Admission(self._offer.mode), select=self._wanted
+            )
+            self._watcher = self._context.tasks.spawn(self._watch(self._download), f"watch {self.transfer.id}")
+
+    def _total(self) -> int:
+        manifest = self._offer.manifest
+        if manifest is None:
+            return self._offer.size
+        return sum(f.size for f in manifest.files if self._wanted is None or f.index in self._wanted)
+
+    # pieces
+
+    async def _dial(self) -> None:
+        answer = self._answer
+        assert answer is not None
+        if self._download is None:
+            self.transfer.feed(Event.HAVE_ALL)
+            return
+        own = await self._own()
+        theirs = addresses.acceptable((*answer.candidates, *answer.peers), own)
+        if not theirs:
+            why = addresses.explain(own, answer.candidates) or "the sender offers no address that may be dialled"
+            raise NoRoute(f"no way to the sender: {why}", {Route.SWARM: why})
+        self._why_not = addresses.explain(own, theirs) or "dialling the sender"
+        self._download.add_candidates(theirs)
+        await self._download.resume()
+        if answer.report is not None and self._reporter is None:
+            self._reporter = self._context.tasks.spawn(self._report(answer.report), f"report {self.transfer.id}")
+
+    async def _watch(self, download: Download) -> None:
+        async for event in download.events:
+            if isinstance(event, Finished):
+                self.transfer.feed(Event.HAVE_ALL)
+            elif isinstance(event, StorageFailed):
+                self.transfer.feed(Event.FAIL, event.error)
+            elif isinstance(event, PeerRefused):
+                self._why_not = f"the sender's address does not answer: {event.reason}"
+
+    async def _report(self, pace: int) -> None:
+        assert self.transfer.id is not None
+        while True:
+            await asyncio.sleep(max(5, pace))
+            now = self.measure()
+            if self.transfer.state is State.RUNNING:
+                report = Report(self._offer.id, self.transfer.id, now.transferred, now.total, tuple(now.routes.items()))
+                try:
+                    await self._context.wire.request(report, self.transfer.peer, sender=self._offer.local)
+                except BTError as error:
+                    log.debug("%s did not take a report: %s", self.transfer.peer, error)
+
+    async def _publish(self) -> None:
+        landing, download = self._landing, self._download
+        assert landing is not None
+        if download is not None and not await download.finished():
+            raise StorageError("not everything that arrived could be stored")
+        self._published = await landing.publish()
+        if download is not None:
+            self.measure()
+            self._download = None
+            if self._context.config.seed_after:
+                self._seed = await download.publish(landing.finals)
+            else:
+                await download.aclose()
+        self._last = Progress(self._total(), self._total(), routes=self._last.routes)
+        self.transfer.feed(Event.PUBLISHED)
+
+    async def _go_on_seeding(self, seed: Seed) -> None:
+        try:
+            await asyncio.sleep(self._context.config.seed_after)
+        finally:
+            await seed.aclose()
+
+
+def parse_manifest(info: bytes, offer: IncomingOffer, context: Context) -> Manifest:
+    """The manifest of an incoming offer, within the limits and as it was offered.
+
+    :raises LimitExceeded: it is beyond the limits.
+    :raises ProtocolError: it is malformed.
+    :raises IntegrityError: it is not what the offer says.
+    """
+    limits = context.config.limits
+    manifest = Manifest.parse(
+        info, ManifestLimits(max_size=limits.max_manifest_size, max_files=limits.max_files, max_length=limits.max_size)
+    )
+    if manifest.info_hash != offer.message.info_hash:
+        raise IntegrityError("the manifest is not the one that was offered")
+    if manifest.size != offer.message.size:
+        raise IntegrityError(f"offered were {offer.message.size} bytes, but the manifest has {manifest.size}")
+    return manifest

@@ -1,0 +1,167 @@
+"""The seed that an offer's transfers share: opened when somebody asks, watched while open, closed when nobody is left.
+
+It also introduces the receivers of an offer to each other (protocol section 1, Peers).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Address, IPv6Address
+
+from . import addresses
+from .backends import Admission, PeerConnected, PeerRefused, Seed, StorageFailed
+from .constants import Mode
+from .context import Context
+from .errors import BTError, NoRoute, SourceChanged
+from .manifest import Made
+from .messages import MAX_PEERS, Candidate
+from .sending import Sending
+from .sources import changed
+
+log = logging.getLogger(__name__)
+
+#: How often the source is looked at while it is served, in seconds.
+_SOURCE_TICK = 5.0
+#: At most one Peers to each receiver in so many seconds.
+_PEERS_PACE = 5.0
+
+
+class Seeding:
+    """The engine's part of an outgoing offer.
+
+    :param receivers: those whom the offer serves at the moment, or who go on serving after their end.
+    :param fail: called once with the error that ends the offer.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        made: Made,
+        mode: Mode,
+        receivers: Callable[[], Iterable[Sending]],
+        fail: Callable[[BTError], None],
+    ) -> None:
+        self.why_not: str | None = None
+        self._context = context
+        self._made = made
+        self._mode = mode
+        self._receivers = receivers
+        self._fail = fail
+        self._seed: Seed | None = None
+        self._lock = asyncio.Lock()
+        self._uploaded_before = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._confirmed: set[IPv4Address | IPv6Address] = set()
+        self._wake = asyncio.Event()
+
+    async def open(self) -> Seed | None:
+        """The open seed; None if there are no bytes to serve.
+
+        :raises SourceChanged: the source is not what it was when it was offered.
+        :raises NoRoute: this backend has no swarm of the offer's mode.
+        """
+        async with self._lock:
+            await self.check_source()
+            if not self._made.manifest.piece_count:
+                return None
+            if self._mode not in self._context.backend.modes:
+                why = "the sender has no BitTorrent engine"
+                raise NoRoute(why)
+            if self._seed is None:
+                self._seed = await self._context.backend.open_seed(
+                    self._made.manifest, self._made.paths, Admission(self._mode)
+                )
+                spawn = self._context.tasks.spawn
+                self._tasks = [
+                    spawn(self._watch(self._seed), "watch seed"),
+                    spawn(self._watch_source(), "watch source"),
+                    spawn(self._introduce(), "introduce receivers"),
+                ]
+            return self._seed
+
+    async def open_now(self) -> Seed | None:
+        """The seed, if it is open at the moment."""
+        async with self._lock:
+            return self._seed
+
+    async def close(self) -> None:
+        """Close the seed if it is open. It can be opened again."""
+        async with self._lock:
+            tasks, self._tasks = [t for t in self._tasks if t is not asyncio.current_task()], []
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+            if self._seed is not None:
+                self._uploaded_before = self.uploaded()
+                seed, self._seed = self._seed, None
+                await seed.aclose()
+
+    async def check_source(self) -> None:
+        """
+        :raises SourceChanged: a file was changed, moved or deleted since it was hashed.
+        """
+        path = await asyncio.to_thread(changed, self._made.stamps, self._made.paths)
+        if path is not None:
+            raise SourceChanged(f"{path.name}: changed after it was offered")
+
+    async def own(self) -> tuple[Candidate, ...]:
+        """Where this side listens for the offer."""
+        return addresses.own(await self._context.backend.candidates(self._mode), self._context.config.advertise, ())
+
+    def uploaded(self) -> int:
+        """Bytes sent by the swarm in all."""
+        return self._uploaded_before + (self._seed.status().uploaded if self._seed is not None else 0)
+
+    def peers(self) -> int:
+        """How many peers are connected."""
+        return self._seed.status().peers if self._seed is not None else 0
+
+    def known_peers(self, receiver: Sending) -> tuple[Candidate, ...]:
+        """What `receiver` may learn of the others: addresses from which a connection came (protocol section 4)."""
+        others = [
+            c for r in self._receivers() if r is not receiver for c in r.candidates if c.address in self._confirmed
+        ]
+        return tuple(dict.fromkeys(others))[:MAX_PEERS]
+
+    def changed(self) -> None:
+        """A receiver came or went."""
+        self._wake.set()
+
+    async def _watch(self, seed: Seed) -> None:
+        async for event in seed.events:
+            if isinstance(event, PeerConnected):
+                self._confirmed.add(event.candidate.address)
+                self.changed()
+            elif isinstance(event, PeerRefused):
+                self.why_not = f"the receiver's address does not answer: {event.reason}"
+            elif isinstance(event, StorageFailed):
+                self._fail(event.error)
+
+    async def _watch_source(self) -> None:
+        while True:
+            await asyncio.sleep(_SOURCE_TICK)
+            try:
+                await self.check_source()
+            except SourceChanged as error:
+                self._fail(error)
+                return
+
+    async def _introduce(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            for receiver in tuple(self._receivers()):
+                if receiver.active:
+                    await self._tell_peers(receiver)
+            await asyncio.sleep(_PEERS_PACE)
+
+    async def _tell_peers(self, receiver: Sending) -> None:
+        known = frozenset(self.known_peers(receiver))
+        joined, left = known - receiver.introduced, receiver.introduced - known
+        if not joined and not left:
+            return
+        if await receiver.send_peers(tuple(joined)[:MAX_PEERS], tuple(left)[:MAX_PEERS]):
+            receiver.introduced = known

@@ -1,0 +1,124 @@
+"""The sender's end of a transfer: it answers. The offer holds the seed that its transfers share."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .constants import Route, State
+from .context import Context
+from .errors import BTError
+from .messages import Candidate, End, Peers, Report
+from .negotiation import Action
+from .progress import Progress
+from .transfer import Side
+
+if TYPE_CHECKING:
+    from .outgoing import OutgoingOffer
+
+log = logging.getLogger(__name__)
+
+
+class Sending(Side):
+    """Serves one receiver of `offer`.
+
+    :ivar candidates: where the receiver listens.
+    :ivar introduced: the other receivers' candidates that this one was told.
+    :ivar held: whether this side has paused it.
+    :ivar stays: whether the receiver goes on serving others after its end.
+    """
+
+    def __init__(self, context: Context, offer: OutgoingOffer) -> None:
+        self.candidates: tuple[Candidate, ...] = ()
+        self.introduced: frozenset[Candidate] = frozenset()
+        self.held = False
+        self.stays = False
+        self._context = context
+        self._offer = offer
+        self._sent_before = offer.uploaded()
+        self._reported: Report | None = None
+        self._last = Progress(total=offer.size)
+
+    @property
+    def active(self) -> bool:
+        """Whether the receiver may have pieces now."""
+        return self.transfer.state in (State.CONNECTING, State.RUNNING, State.WAITING)
+
+    async def do(self, action: Action) -> None:
+        """Do what the table asks for."""
+        if action is Action.OFFER:
+            await self._offer.send()
+        elif action is Action.SERVE:
+            await self._offer.serve(self)
+        elif action is Action.HOLD:
+            await self._offer.hold(self)
+
+    def measure(self) -> Progress:
+        """While preparing, the bytes hashed; then what the receiver reported, or what was sent while it is alone."""
+        state, total = self.transfer.state, self._offer.size
+        if state is State.COMPLETE:
+            routes = self._last.routes or ({Route.SWARM: total} if total else {})
+            return Progress(total, total, routes=routes)
+        if state is State.PREPARING:
+            return Progress(self._offer.hashed, total)
+        if self._reported is not None:
+            had, routes = self._reported.had, dict(self._reported.routes)
+        else:
+            had = min(max(0, self._offer.uploaded() - self._sent_before), total)
+            routes = {Route.SWARM: had} if had else {}
+        self._last = Progress(max(had, self._last.transferred), total, routes=routes, peers=self._offer.peers())
+        return self._last
+
+    def report(self, report: Report) -> None:
+        """The receiver says how far it is."""
+        self._reported = report
+        self.transfer.touch()
+
+    async def send_peers(self, joined: tuple[Candidate, ...] = (), left: tuple[Candidate, ...] = ()) -> bool:
+        """Tell the receiver of addresses that came and went. Returns whether it knows now."""
+        if self.transfer.id is None:
+            return False
+        message = Peers(self._offer.id, self.transfer.id, joined, left)
+        try:
+            await self._context.wire.request(message, self.transfer.peer, sender=self._offer.local)
+        except BTError as error:
+            log.debug("%s was not told of peers: %s", self.transfer.peer, error)
+            return False
+        return True
+
+    def tell(self, state: State, error: BTError | None) -> None:
+        """End the transfer or, if nobody has accepted, withdraw the offer."""
+        if self.transfer.id is None:
+            self._offer.tell_withdrawn()
+            return
+        end = End(
+            self._offer.id,
+            "cancel",
+            getattr(error, "reason", "general-error"),
+            transfer=self.transfer.id,
+            text=str(error) if error else None,
+        )
+        until = self._context.now() + self._context.config.limits.transfer_ttl
+        self._context.outbox.post(end, self.transfer.peer, sender=self._offer.local, until=until)
+
+    async def release(self) -> None:
+        """Nobody is served by this transfer any more."""
+        await self._offer.leave(self)
+
+    def path(self) -> Path | None:
+        """The source."""
+        return self._offer.path
+
+    def diagnosis(self) -> dict[Route, str]:
+        """Why no bytes go by the swarm."""
+        state = self.transfer.state
+        if state is State.RUNNING:
+            return {}
+        if state is State.PREPARING:
+            return {Route.SWARM: "the file is still being hashed"}
+        if state is State.OFFERED:
+            return {Route.SWARM: "the receiver has not accepted yet"}
+        if state is State.PAUSED:
+            return {Route.SWARM: "paused on this side"}
+        return {Route.SWARM: self._offer.why_not or "waiting for the receiver to connect"}

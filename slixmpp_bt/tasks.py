@@ -1,0 +1,29 @@
+"""Whoever starts a task owns it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+
+class Tasks:
+    """Owns tasks: each is kept until it is done, and :meth:`aclose` cancels and awaits what is left."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run `coroutine` until it ends or :meth:`aclose`. It handles its own errors."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=f"slixmpp_bt {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def aclose(self) -> None:
+        """Cancel all and wait for their end; a task that calls it is left out."""
+        while others := {task for task in self._tasks if task is not asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.wait(others)
+            self._tasks -= others

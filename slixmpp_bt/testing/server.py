@@ -1,0 +1,338 @@
+"""The server: one listening socket for clients, one for components, and what is behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+from weakref import WeakSet
+from xml.etree.ElementTree import Element
+
+from slixmpp import JID, BaseXMPP, ClientXMPP, ComponentXMPP
+
+from .accounts import Account, Session
+from .c2s import ClientStream
+from .certificates import make_certificates
+from .components import ComponentHost, ComponentStream
+from .disco import Disco
+from .domain import Domain
+from .faults import Faults
+from .markup import StreamError
+from .routing import Router
+from .sasl import Credentials
+from .streams import Front, Stream, StreamPolicy
+from .traffic import Tap, Traffic
+
+Client = TypeVar("Client", bound=ClientXMPP)
+Component = TypeVar("Component", bound=ComponentXMPP)
+XMPP = TypeVar("XMPP", bound=BaseXMPP)
+
+#: How long :meth:`LoopbackServer.connect` and its kin wait, in seconds.
+TIMEOUT = 20.0
+
+
+class LoopbackServer:
+    """An XMPP server in this process, for tests, on a loopback address only.
+
+    :param domain: the domain of its users; ``conference.`` before it is a service for rooms.
+    :param users: names and passwords.
+    :param components: domains of external components (XEP-0114) and their secrets.
+    :param tls: require STARTTLS, with a certificate made for the occasion; False offers none.
+    :param max_stanza: the largest stanza, in bytes; a larger one ends the stream, as with other servers.
+    :param rate: how fast a session is read, in bytes per second; None for no limit.
+    :param burst: how many bytes may come at once before `rate` counts; a second's worth if None.
+    :param announce_limits: tell clients of `max_stanza` (XEP-0478).
+    :param host: a loopback address.
+    :param port: where clients connect; 0 for any.
+    :raises ValueError: `host` is not a loopback address, or a name is not part of a JID.
+
+    As an async context manager it starts and, at the end, leaves no task, socket or file. Clients that are still
+    connected then are disconnected.
+    """
+
+    def __init__(
+        self,
+        domain: str = "localhost",
+        users: Mapping[str, str] | None = None,
+        components: Mapping[str, str] | None = None,
+        *,
+        tls: bool = True,
+        max_stanza: int = 262_144,
+        rate: float | None = None,
+        burst: float | None = None,
+        announce_limits: bool = False,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        if not ip_address(host).is_loopback:
+            raise ValueError(f"{host} is not a loopback address; this server is for tests only")
+        self.domain = JID(domain).domain
+        self.host = host
+        #: Where clients connect; known once it has started.
+        self.port = port
+        #: Where components connect; known once it has started.
+        self.component_port = 0
+        #: The PEM file to trust; None without TLS and before the first start.
+        self.ca_certs: Path | None = None
+        #: What was sent, in numbers.
+        self.traffic = Traffic()
+        #: What shall go wrong.
+        self.faults = Faults()
+        self._tls = tls
+        self._policy = (max_stanza, rate, burst, announce_limits)
+        self._context: ssl.SSLContext | None = None
+        self._directory: TemporaryDirectory[str] | None = None
+        self._sockets: list[asyncio.Server] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._streams: set[Stream] = set()
+        self._bound: dict[str, ClientStream] = {}
+        self._clients: WeakSet[BaseXMPP] = WeakSet()
+        self._router = Router()
+        self._domain = Domain(self.domain, self._router)
+        self._disco = Disco(self._domain)
+        self._components = {
+            JID(name).domain: ComponentHost(name, secret) for name, secret in (components or {}).items()
+        }
+        self._router.hosts.update(self._components)
+        for name, password in (users or {}).items():
+            self.add_user(name, password)
+
+    # Life
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def start(self) -> None:
+        """Listen. After :meth:`stop` on the same ports as before, with everything that was remembered.
+
+        :raises OSError: the port is taken.
+        """
+        if self._sockets:
+            return
+        if self._tls and self._context is None:
+            self._directory = TemporaryDirectory(prefix="loopback-xmpp-")
+            names = [self.domain, *(name for name in self._router.hosts if name != self.domain)]
+            self.ca_certs, self._context = await asyncio.to_thread(make_certificates, Path(self._directory.name), names)
+        max_stanza, rate, burst, announce = self._policy
+        policy = StreamPolicy(max_stanza, rate, burst, self._context, announce)
+        front = Front(policy, self.traffic, self._tasks, self._accept)
+        self.port = await self._listen(lambda: ClientStream(front, self._domain, self._bound), self.port)
+        self.component_port = await self._listen(
+            lambda: ComponentStream(front, self.domain, self._components), self.component_port
+        )
+
+    async def _listen(self, make: Callable[[], Stream], port: int) -> int:
+        def connected() -> Stream:
+            stream = make()
+            self._streams.add(stream)
+            stream.closed.add_done_callback(lambda _: self._streams.discard(stream))
+            return stream
+
+        server = await asyncio.get_running_loop().create_server(connected, self.host, port)
+        self._sockets.append(server)
+        return int(server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """End all streams and stop listening, as a server does that is shut down. Done within a few seconds.
+
+        Accounts, rosters, kept messages and published items stay for the next :meth:`start`. Cancelling it drops the
+        connections.
+        """
+        sockets, self._sockets = self._sockets, []
+        for server in sockets:
+            server.close()
+        for stream in list(self._streams):
+            stream.close(StreamError("system-shutdown"))
+        try:
+            while self._streams:
+                await asyncio.wait([stream.closed for stream in self._streams])
+        finally:
+            for stream in list(self._streams):
+                stream.abort()
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    async def aclose(self) -> None:
+        """Disconnect, stop, end all faults, delete the certificates. May be called twice."""
+        self.faults.clear()
+        clients = list(self._clients)
+        try:
+            await asyncio.gather(*(client.disconnect() for client in clients if client.is_connected()))
+            await self.stop()
+        finally:
+            for client in clients:
+                client.cancel_connection_attempt()
+            if self._directory is not None:
+                self._directory.cleanup()
+            self._directory, self._context, self.ca_certs = None, None, None
+
+    # Users
+
+    def add_user(self, name: str, password: str) -> None:
+        """A new account, or a new password for an old one.
+
+        :raises ValueError: `name` cannot be the local part of a JID.
+        """
+        address = JID(f"{name}@{self.domain}")
+        credentials = Credentials(address.local, password)
+        account = self._domain.accounts.setdefault(address.bare, Account(address.bare, credentials))
+        account.credentials = credentials
+
+    def subscribe(self, one: str, other: str) -> None:
+        """Let two users see each other's presence, as if both had asked and agreed.
+
+        :raises LookupError: there is no such user.
+        """
+        self._domain.rosters.befriend(self._account(one), self._account(other))
+
+    def kick(self, address: str) -> None:
+        """Drop the connection of a resource, or of a component, without a word.
+
+        :raises LookupError: it is not connected.
+        """
+        component = self._components.get(address)
+        stream = component.stream if component is not None else self._bound.get(self._address(address).full)
+        if stream is None:
+            raise LookupError(f"{address} is not connected")
+        stream.abort()
+
+    def tap(self, callback: Tap) -> Callable[[], None]:
+        """Let `callback` see, as ``callback(from, to, xml)``, each stanza that a client or component sends.
+
+        :returns: a function that ends it.
+        """
+        return self.traffic.tap(callback)
+
+    # Clients
+
+    @overload
+    def client(self, address: str, **kwargs: Any) -> ClientXMPP: ...
+
+    @overload
+    def client(self, address: str, cls: Callable[..., Client], **kwargs: Any) -> Client: ...
+
+    def client(self, address: str, cls: Callable[..., Any] = ClientXMPP, **kwargs: Any) -> Any:
+        """A client for an existing user, made ready to :meth:`connect` here.
+
+        :param address: ``alice`` or ``alice/phone``; a whole JID will do.
+        :param cls: called with the JID, the password and `kwargs`.
+        :raises LookupError: there is no such user.
+        """
+        jid_ = self._address(address)
+        return self.configure(cls(jid_.full, self._account(jid_.bare).credentials.password, **kwargs))
+
+    @overload
+    def component(self, name: str, **kwargs: Any) -> ComponentXMPP: ...
+
+    @overload
+    def component(self, name: str, cls: Callable[..., Component], **kwargs: Any) -> Component: ...
+
+    def component(self, name: str, cls: Callable[..., Any] = ComponentXMPP, **kwargs: Any) -> Any:
+        """A component that was named when the server was made, ready to :meth:`connect` here.
+
+        :param cls: called with the domain, the secret and `kwargs`.
+        :raises LookupError: there is no such component.
+        """
+        return self.configure(cls(name, self._components[name].secret, **kwargs))
+
+    def configure(self, xmpp: XMPP) -> XMPP:
+        """Make a client or component of the caller's ready to :meth:`connect` here; it is also returned.
+
+        A client trusts this server and insists on STARTTLS, or, without TLS, is allowed to do without.
+        """
+        self._clients.add(xmpp)
+        if isinstance(xmpp, ComponentXMPP):
+            return xmpp
+        xmpp.enable_direct_tls = False
+        xmpp.enable_starttls, xmpp.enable_plaintext = self._tls, not self._tls
+        if self._tls:
+            xmpp.ca_certs = self.ca_certs
+        else:
+            xmpp.plugin["feature_mechanisms"].unencrypted_plain = True
+        return xmpp
+
+    async def connect(self, xmpp: BaseXMPP, *, timeout: float = TIMEOUT) -> None:
+        """Connect a client or component and wait until its session starts. Its handlers may still be at work then.
+
+        :param timeout: in seconds.
+        :raises ConnectionError: authentication failed, or the connection was lost before.
+        :raises TimeoutError: it took too long. Then, and when this is cancelled, the attempt is given up.
+        """
+        started = asyncio.get_running_loop().create_future()
+
+        def succeed(_: object) -> None:
+            if not started.done():
+                started.set_result(None)
+
+        def fail(reason: object) -> None:
+            if not started.done():
+                started.set_exception(ConnectionError(f"{xmpp.boundjid} did not get in: {reason or 'not authorized'}"))
+
+        handlers = {"session_start": succeed, "failed_all_auth": fail, "disconnected": fail}
+        for event, handler in handlers.items():
+            xmpp.add_event_handler(event, handler)
+        port = self.component_port if isinstance(xmpp, ComponentXMPP) else self.port
+        try:
+            async with asyncio.timeout(timeout):
+                xmpp.connect(self.host, port)
+                await started
+        except BaseException:
+            xmpp.cancel_connection_attempt()
+            xmpp.abort()
+            raise
+        finally:
+            for event, handler in handlers.items():
+                xmpp.del_event_handler(event, handler)
+
+    async def wait_available(self, address: str, *, timeout: float = TIMEOUT) -> None:
+        """Wait until a resource, or any of a user, has sent presence, and everybody was told.
+
+        :raises TimeoutError: it took too long.
+        """
+        wanted = self._address(address)
+        seen = asyncio.get_running_loop().create_future()
+
+        def look(session: Session) -> None:
+            if wanted in (session.jid, session.account.jid) and not seen.done():
+                seen.set_result(None)
+
+        for session in self._domain.available(wanted.bare):
+            look(session)
+        self._domain.presences.listeners.append(look)
+        try:
+            async with asyncio.timeout(timeout):
+                await seen
+        finally:
+            self._domain.presences.listeners.remove(look)
+
+    # Inside
+
+    def _address(self, text: str) -> JID:
+        """`text` as a JID; without a domain it is a user's here."""
+        name, slash, resource = text.partition("/")
+        return JID(text if "@" in name else f"{name}@{self.domain}{slash}{resource}")
+
+    def _account(self, name: str) -> Account:
+        address = self._address(name).bare
+        if address not in self._domain.accounts:
+            raise LookupError(f"there is no user {address}")
+        return self._domain.accounts[address]
+
+    def _accept(self, address: JID, stanza: Element) -> None:
+        """What a client or component has sent."""
+        self.traffic.overhear(address, stanza)
+        if address.domain == self.domain:
+            self.faults.pass_through(stanza, lambda passed: self._domain.outbound(address, passed))
+        else:
+            self.faults.pass_through(stanza, self._router.route)

@@ -1,0 +1,46 @@
+"""The library's own server, in the same process and event loop as the test."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import AsyncExitStack
+from typing import Self
+
+from slixmpp import JID
+
+from slixmpp_bt.testing import LoopbackServer
+
+from .process import COMPONENT_SECRET, COMPONENTS, USERS
+from .server import PASSWORD, Server
+
+
+class Loopback(Server):
+    """A view of a :class:`~slixmpp_bt.testing.LoopbackServer` that lives as long as the test."""
+
+    name = "loopback"
+    domain = "localhost"
+
+    async def __aenter__(self) -> Self:
+        self._stack = AsyncExitStack()
+        server = LoopbackServer(
+            domain=self.domain,
+            users=dict.fromkeys(USERS, PASSWORD),
+            components={f"{name}.{self.domain}": COMPONENT_SECRET for name in COMPONENTS},
+        )
+        self.server = await self._stack.enter_async_context(server)
+        assert server.ca_certs is not None
+        self.host, self.port, self.component_port = server.host, server.port, server.component_port
+        self.ca_certs = server.ca_certs
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        async with self._stack:
+            await super().__aexit__(*error)
+
+    async def add_user(self, name: str) -> JID:
+        jid = JID(f"{name}-{secrets.token_hex(4)}@{self.domain}")
+        self.server.add_user(jid.user, PASSWORD)
+        return jid
+
+    async def subscribe(self, a: JID | str, b: JID | str) -> None:
+        self.server.subscribe(JID(a).bare, JID(b).bare)
