@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_network
 
-from .config import Config, Endpoint
+from .config import Endpoint
 from .messages import MAX_CANDIDATES, Candidate
 
 #: So many addresses that peers report are told on: one of each family and a spare one. More would let them crowd out
@@ -67,15 +67,6 @@ def own(
         *((0 if _rank(candidate) == 0 else 2, candidate) for candidate in reported),
     ]
     return _first(candidate for _, candidate in sorted(ranked, key=lambda pair: (pair[0], -pair[1].address.version)))
-
-
-def revealed(candidates: Iterable[Candidate], config: Config, contact: bool) -> tuple[Candidate, ...]:
-    """Those of this side's candidates that may be told to the other side of an accepted transfer: all or none.
-
-    :param contact: whether the other side is in the roster (:attr:`slixmpp_bt.policy.Peer.contact`).
-    """
-    told = config.reveal_address == "invited" or (config.reveal_address == "roster" and contact)
-    return tuple(candidates) if told else ()
 
 
 def explain(ours: Iterable[Candidate], theirs: Iterable[Candidate]) -> str | None:

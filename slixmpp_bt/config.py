@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import os
 import re
-import stat
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import platformdirs
 from slixmpp import JID
-from slixmpp.jid import InvalidJID
 
 from .constants import Mode, Route
 from .errors import ConfigError
@@ -45,7 +44,7 @@ class Endpoint:
         if not isinstance(text, str):
             raise ValueError(f"an address is a string such as '192.0.2.1:6881', not {text!r}")
         bracketed = re.fullmatch(r"\[([^]]*:[^]]*)\](?::(.*))?", text)
-        plain = re.fullmatch(r"([^:]*):(.*)", text)
+        plain = re.fullmatch(r"([^:]*):([^:]*)", text)
         host, port = found.groups() if (found := bracketed or plain) else (text, None)
         if port is not None and not (re.fullmatch("[0-9]{1,5}", port) and int(port) < 65536):
             raise ValueError(f"{text!r} has no port from 0 to 65535")
@@ -157,13 +156,13 @@ def _directory(key: str, value: object) -> Path | None:
         raise ConfigError(f"{key} must be a path or None, not {value!r}")
     try:
         path = Path(value).expanduser().absolute()
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        return path  # made when it is needed
-    except (OSError, RuntimeError, ValueError) as error:  # no such home; NUL or what no file system can name
-        raise ConfigError(f"{key}: {value!r} cannot be used: {error}") from None
-    if not stat.S_ISDIR(mode):
-        raise ConfigError(f"{key} is not a directory: {path}")
+        os.fsencode(path)
+        if not (existing := next(p for p in (path, *path.parents) if p.exists())).is_dir():
+            raise NotADirectoryError(f"{existing} is not a directory")
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: there is no such home directory
+        raise ConfigError(f"{key}: {error}") from None
+    if "\0" in str(path):
+        raise ConfigError(f"{key}: {value!r} is not a path")
     return path
 
 
@@ -232,7 +231,7 @@ def _auto_accept(key: str, value: object) -> AutoAccept:
     for text in value:
         try:
             jid = JID(str(text)) if isinstance(text, str | JID) else None
-        except InvalidJID:
+        except ValueError:
             jid = None
         if jid is None or not jid.bare:
             raise ConfigError(f"{key}: {text!r} is not a JID")

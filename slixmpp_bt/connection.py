@@ -75,7 +75,7 @@ class Connection:
         except IqTimeout as error:
             raise PeerGone(f"{to} did not answer within {timeout:g} s") from error
         except IqError as error:
-            raise ProtocolError(error.text or error.condition.replace("-", " "), error.condition) from error
+            raise stanza.read_error(error.iq) from error
         finally:
             over.cancel()
             self._forget(iq, answer)

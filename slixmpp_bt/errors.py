@@ -73,11 +73,13 @@ class ProtocolError(BTError):
     """The other side sent what the protocol does not allow, or refused a request.
 
     :ivar condition: the defined condition of RFC 6120 section 8.3.3 that was, or is to be, sent.
+    :ivar reason: with ``gone``: how it ended, a word of XEP-0166 section 7.4.
     """
 
-    def __init__(self, message: str, condition: str = "bad-request") -> None:
+    def __init__(self, message: str, condition: str = "bad-request", reason: str | None = None) -> None:
         super().__init__(message)
         self.condition = condition
+        self.reason = reason
 
 
 class TransferError(BTError):

@@ -19,10 +19,10 @@ from .errors import BTError, Cancelled, LimitExceeded, ProtocolError
 from .incoming import GRACE, IncomingOffer
 from .messages import Accept, Done, End, Meta, Offer, Peers, Reply, Report, Request, Withdraw
 from .negotiation import Event
-from .outgoing import OutgoingOffer, ending
+from .outgoing import OutgoingOffer
 from .policy import Agreement, Counts, Peer, Verdict
 from .receiving import parse_manifest
-from .transfer import Transfer
+from .transfer import Transfer, heard
 
 log = logging.getLogger(__name__)
 
@@ -226,7 +226,7 @@ class Exchange:
         if request.id in self._outgoing:
             self._invited(request.id, peer).end(request, peer.jid)
         else:
-            self._fetching(request, peer, local).ended(*ending(request))
+            self._fetching(request, peer, local).ended(*heard(request.kind, request.reason, request.text))
 
     # time
 

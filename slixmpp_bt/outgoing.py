@@ -15,13 +15,13 @@ from slixmpp import JID
 from . import addresses, policy
 from .constants import Mode, State
 from .context import Context
-from .errors import BY_REASON, BTError, Cancelled, Declined, Expired, ProtocolError, TransferError
+from .errors import BTError, Cancelled, Expired, ProtocolError
 from .manifest import Made, make
 from .messages import Accept, Accepted, End, Meta, MetaChunk, Offer, Withdraw
 from .negotiation import Event, Negotiation, Phase, Role
 from .seeding import Seeding
 from .sending import Sending
-from .transfer import Transfer
+from .transfer import Transfer, heard
 
 log = logging.getLogger(__name__)
 
@@ -29,18 +29,6 @@ log = logging.getLogger(__name__)
 _MAX_RECEIVERS = 1_000
 #: How often a receiver of an offer that may have many is asked to report, in seconds.
 _REPORT_PACE = 5
-
-
-def ending(message: End) -> tuple[Event, TransferError | None]:
-    """What the other side's last word means here."""
-    if message.kind == "complete":
-        return Event.PEER_COMPLETE, None
-    error = BY_REASON.get(message.reason, TransferError)(message.text or f"ended by the other side: {message.reason}")
-    if message.kind == "decline" or isinstance(error, Declined):
-        return Event.PEER_DECLINE, Declined(message.text or "the receiver declined")
-    if isinstance(error, Cancelled):
-        return Event.PEER_CANCEL, error
-    return (Event.PEER_EXPIRED if isinstance(error, Expired) else Event.PEER_FAIL), error
 
 
 class OutgoingOffer:
@@ -208,7 +196,7 @@ class OutgoingOffer:
             await seeding.open()
         except BTError as error:
             self.fail(error)
-            raise ProtocolError(str(error), "gone") from error
+            raise _gone(error) from error
         reveal = policy.reveals_address(source, self._context.config)
         own = await seeding.own() if reveal else ()
         peers = seeding.known_peers(receiver)
@@ -248,11 +236,11 @@ class OutgoingOffer:
         receiver = self._receivers.get(message.transfer or "")
         if receiver is not None and receiver.transfer.peer == peer:
             receiver.stays = message.seeding is not None
-            receiver.transfer.feed(*ending(message))
+            receiver.transfer.feed(*heard(message.kind, message.reason, message.text))
         elif message.transfer is not None:
             self._over.add(message.transfer)
             if self.single is not None and self.single.id is None:
-                self.single.feed(*ending(message))
+                self.single.feed(*heard(message.kind, message.reason, message.text))
         elif message.kind == "decline":
             self._declined(message, peer)
         self._changed()
@@ -266,10 +254,10 @@ class OutgoingOffer:
         receiver = self._receivers.get(message.transfer)
         if receiver is None:
             if self._state is not State.OFFERED or message.transfer in self._over:
-                raise ProtocolError(str(self.error or "the offer has ended"), "gone")
+                raise _gone(self.error, "the offer has ended")
             if self.single is not None:
                 if self.single.id is not None:
-                    raise ProtocolError("another device has taken it", "gone")
+                    raise ProtocolError("another device has taken it", "gone", "cancel")
                 self.single.id, self.single.peer = message.transfer, peer
                 receiver = next(iter(self._receivers.values()))
                 self._receivers = {message.transfer: receiver}
@@ -278,7 +266,7 @@ class OutgoingOffer:
                 receiver = self._new_receiver(message.transfer, peer)
             self._changed()
         if receiver.transfer.ended:
-            raise ProtocolError(str(receiver.transfer.error or "the transfer has ended"), "gone")
+            raise _gone(receiver.transfer.error, "the transfer has ended")
         receiver.transfer.peer = peer
         return receiver
 
@@ -290,10 +278,10 @@ class OutgoingOffer:
         if self.single is not None:
             if self.single.id is None:
                 self.single.peer = peer
-                self.single.feed(*ending(message))
+                self.single.feed(*heard(message.kind, message.reason, message.text))
         elif not any(t.peer == peer for t in self.transfers):
             self._check_room()
-            self._new_receiver(None, peer).transfer.feed(*ending(message))
+            self._new_receiver(None, peer).transfer.feed(*heard(message.kind, message.reason, message.text))
 
     def _new_receiver(self, id: str | None, peer: JID) -> Sending:
         now, limits = self._context.now(), self._context.config.limits
@@ -402,3 +390,7 @@ class OutgoingOffer:
     def _changed(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
+
+
+def _gone(error: BTError | None, otherwise: str = "") -> ProtocolError:
+    return ProtocolError(str(error or otherwise), "gone", getattr(error, "reason", "cancel"))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from slixmpp import JID, BaseXMPP, ClientXMPP, ComponentXMPP, Iq, Message, Presence
-from slixmpp.exceptions import XMPPError
 from slixmpp.jid import InvalidJID
 from slixmpp.plugins import BasePlugin
 from slixmpp.xmlstream.handler import Callback, CoroutineCallback
@@ -20,8 +19,6 @@ from slixmpp.xmlstream.stanzabase import StanzaBase
 
 from . import stanza
 from .backends import Backend, RateLimits
-from .backends.libtorrent import LibtorrentBackend
-from .backends.plain import PlainBackend
 from .config import Config
 from .connection import Connection
 from .constants import NS, Mode, Route
@@ -377,7 +374,7 @@ class XEP_BT(BasePlugin):
             request = cast(Request, stanza.find(iq))
             reply = await self._exchange.receive(request, self._directory.peer(iq["from"], local), local)
         except ProtocolError as error:
-            raise XMPPError(cast(Any, error.condition), text=str(error)) from None
+            raise stanza.error(error) from None
         answer = iq.reply()
         payload = stanza.payload(reply)
         if payload is not None:
@@ -408,6 +405,9 @@ def _checked(config: Config) -> Config:
 
 
 def _backend(config: Config) -> Backend:
+    from .backends.libtorrent import LibtorrentBackend
+    from .backends.plain import PlainBackend
+
     factories: Mapping[str, Callable[..., Backend]] = {"libtorrent": LibtorrentBackend, "plain": PlainBackend}
     factory = config.backend if callable(config.backend) else factories[config.backend]
     return factory(config.listen, _rates(config), port_mapping=config.port_mapping)

@@ -50,7 +50,6 @@ class Peer:
         """Whether the user lets this account see their presence, and not anybody could have got that far."""
         return self.account is not None and not self.auto_authorize and self.subscription in ("from", "both")
 
-
     @property
     def may_know(self) -> bool:
         """Whether the peer may learn that this side is there: it sees its presence already, or nobody hides it."""
@@ -177,4 +176,4 @@ def may(request: Request, peer: JID, own: JID, agreement: Agreement | None) -> b
 
 def reveals_address(peer: Peer, config: Config) -> bool:
     """Whether this side's candidates may be told to `peer`, the other side of an accepted transfer."""
-    return config.reveal_address == "invited" or (config.reveal_address == "roster" and peer.in_roster)
+    return config.reveal_address == "invited" or (config.reveal_address == "roster" and peer.contact)

@@ -13,7 +13,6 @@ from .constants import Route, State
 from .context import Context
 from .errors import (
     BTError,
-    Cancelled,
     IntegrityError,
     LimitExceeded,
     NoRoute,
@@ -27,7 +26,7 @@ from .negotiation import Action, Event
 from .outbox import NOT_NOW
 from .progress import Progress
 from .storage import Landing
-from .transfer import Side
+from .transfer import Side, heard
 
 if TYPE_CHECKING:
     from .incoming import IncomingOffer, Select
@@ -40,7 +39,11 @@ class _NotNow(Exception):
 
 
 class _Over(Exception):
-    """The sender says that the offer has ended."""
+    """The sender says that the offer has ended, and how."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class Receiving(Side):
@@ -149,7 +152,7 @@ class Receiving(Side):
             self._why_not = str(why)
             self.transfer.feed(Event.NOT_HERE)
         except _Over as why:
-            self.transfer.feed(Event.PEER_CANCEL, Cancelled(str(why)))
+            self.transfer.feed(*heard("cancel", why.reason, f"the sender has ended the offer: {why}"))
         else:
             self._answer = cast(Accepted, answer)
             self.transfer.feed(Event.ACCEPTED)
@@ -172,7 +175,7 @@ class Receiving(Side):
             raise _NotNow(f"the sender cannot be reached: {error}") from error
         except ProtocolError as error:
             if error.condition == "gone":
-                raise _Over(f"the sender has ended the offer: {error}") from error
+                raise _Over(error.reason or "cancel", str(error)) from error
             if error.condition in NOT_NOW:
                 raise _NotNow(f"the sender cannot serve it now: {error}") from error
             raise

@@ -22,6 +22,9 @@ Stamp: TypeAlias = tuple[int, int, int, int]
 #: How deep a directory that is offered may be; receivers accept no deeper ones.
 MAX_DEPTH = 32
 
+#: A name that became a link or a pipe since it was found must neither be followed nor waited for.
+_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
 _KINDS = {
     stat.S_IFLNK: "a symbolic link, which is not offered; offer what it points to",
     stat.S_IFIFO: "a named pipe",
@@ -64,10 +67,14 @@ def check_path(path: Path) -> None:
     :raises PathError: it cannot; the message says why.
     """
     path = _absolute(path)
-    found = _look(path)
-    needed = os.R_OK | os.X_OK if stat.S_ISDIR(found.st_mode) else os.R_OK
-    if not os.access(path, needed):
-        raise PathError(f"{path} cannot be read: permission denied")
+    is_directory = stat.S_ISDIR(_look(path).st_mode)
+    try:
+        if is_directory:
+            os.scandir(path).close()
+        else:
+            os.close(os.open(path, _FLAGS))
+    except OSError as error:
+        raise PathError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def stamp(path: Path) -> Stamp:
@@ -81,7 +88,8 @@ def stamp(path: Path) -> Stamp:
 def changed(stamps: Mapping[int, Stamp], paths: Mapping[int, Path]) -> Path | None:
     """The first of `paths` that does not look as its stamp says any more, or is gone; None if there is none.
 
-    Blocks for one look at the disk a file.
+    Blocks for one look at the disk a file. A change of content alone within one tick of the clock (some
+    milliseconds) after the stamp was taken is not seen.
     """
     for index, before in stamps.items():
         try:
@@ -132,10 +140,8 @@ def reading(source: Source) -> Iterator[FileIO]:
     :raises SourceChanged: it does not.
     :raises PathError: it cannot be opened or read.
     """
-    # A name that became a link or a pipe since it was found must neither be followed nor waited for.
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        with FileIO(os.open(source.path, flags)) as file:
+        with FileIO(os.open(source.path, _FLAGS)) as file:
             _same(source, file)
             yield file
             _same(source, file)

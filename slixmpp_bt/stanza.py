@@ -27,6 +27,7 @@ from typing import Any, ClassVar, Literal, cast
 from xml.etree.ElementTree import Element, SubElement
 
 from slixmpp import JID
+from slixmpp.exceptions import XMPPError
 from slixmpp.stanza import Iq, Message
 from slixmpp.xmlstream import ElementBase, register_stanza_plugin
 from slixmpp.xmlstream.tostring import tostring
@@ -282,6 +283,21 @@ def build(message: AnyMessage) -> Element:
     if form is None:
         raise TypeError(f"{message!r} has no payload")
     return form.write(message)
+
+
+def error(refusal: ProtocolError) -> XMPPError:
+    """The stanza error that says `refusal`; with ``gone``, an ``<ended/>`` of our namespace says how it ended."""
+    ended: dict[str, Any] = {"extension": "ended", "extension_ns": NS, "extension_args": {"reason": refusal.reason}}
+    text = _clean(str(refusal))[: messages.MAX_TEXT]
+    return XMPPError(cast(Any, refusal.condition), text=text, **(ended if refusal.reason else {}))
+
+
+def read_error(iq: Iq) -> ProtocolError:
+    """What the other side says against a request."""
+    condition, text = str(iq["error"]["condition"]), str(iq["error"]["text"])[: messages.MAX_TEXT]
+    ended = iq["error"].xml.find(f"{{{NS}}}ended")
+    reason = ended.get("reason") if ended is not None else None
+    return ProtocolError(text or condition.replace("-", " "), condition, reason if reason in messages.REASONS else None)
 
 
 def payload(reply: messages.Reply) -> Element | None:

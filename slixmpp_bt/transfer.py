@@ -18,7 +18,7 @@ from slixmpp import JID
 
 from .constants import Route, State
 from .context import Context
-from .errors import BTError, Cancelled, Declined, Expired, TransferError
+from .errors import BY_REASON, BTError, Cancelled, Declined, Expired, TransferError
 from .negotiation import Action, Event, Negotiation
 from .progress import PER_SECOND, Meter, Progress
 
@@ -39,6 +39,18 @@ _DEFAULT_ERRORS: dict[State, type[TransferError]] = {
     State.EXPIRED: Expired,
     State.FAILED: TransferError,
 }
+
+
+def heard(kind: str, reason: str, text: str | None = None) -> tuple[Event, TransferError | None]:
+    """What the other side's last word means here; `kind` and `reason` as in :class:`~slixmpp_bt.messages.End`."""
+    if kind == "complete":
+        return Event.PEER_COMPLETE, None
+    if kind == "decline":
+        return Event.PEER_DECLINE, Declined(text or "the receiver declined")
+    error = BY_REASON.get(reason, TransferError)(text or f"ended by the other side ({reason})")
+    if isinstance(error, Cancelled):
+        return Event.PEER_CANCEL, error
+    return (Event.PEER_EXPIRED if isinstance(error, Expired) else Event.PEER_FAIL), error
 
 
 class Side(ABC):

@@ -26,7 +26,7 @@ TALKS_XMPP = (
     "testing/*",
 )
 #: Where the engine may be used: its backend and that one's private helpers.
-TALKS_BITTORRENT = ("backends/libtorrent.py", "backends/_libtorrent*.py", "backends/_lt_*.py")
+TALKS_BITTORRENT = ("backends/libtorrent.py", "backends/_libtorrent/*")
 
 
 def imports(source: str) -> Iterator[str]:

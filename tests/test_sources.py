@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -126,12 +127,32 @@ def test_scan_of_a_name_that_is_not_utf_8_raises(tmp_path: Path) -> None:
         check_path(tmp_path / os.fsdecode(b"bad\xff"))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_check_path_and_scan_without_permission_raise(tmp_path: Path) -> None:
-    (tmp_path / "secret").mkdir(mode=0)
-    for look in (check_path, scan):
-        with pytest.raises(PathError, match="secret cannot be read"):
-            look(tmp_path / "secret")
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A directory that anybody may enter, and no privileges of root for the time of the test."""
+    with TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        (Path(name) / "secret").mkdir(mode=0o700)
+        (Path(name) / "secret file").touch(mode=0)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        else:
+            (Path(name) / "secret").chmod(0)
+        yield Path(name)
+        os.seteuid(user)
+        (Path(name) / "secret").chmod(0o700)
+
+
+@pytest.mark.parametrize("name", ["secret", "secret file"])
+def test_check_path_without_permission_raises(unprivileged: Path, name: str) -> None:
+    with pytest.raises(PathError, match=f"{name} cannot be read: Permission denied"):
+        check_path(unprivileged / name)
+
+
+def test_scan_without_permission_raises(unprivileged: Path) -> None:
+    with pytest.raises(PathError, match="secret cannot be read: Permission denied"):
+        scan(unprivileged)
 
 
 def test_scan_deeper_than_receivers_accept_raises(tmp_path: Path) -> None:
@@ -142,6 +163,15 @@ def test_scan_deeper_than_receivers_accept_raises(tmp_path: Path) -> None:
     (deep / "d").mkdir()
     with pytest.raises(PathError, match="directories deep"):
         scan(tmp_path)
+
+
+def wait_for_a_tick(path: Path) -> None:
+    """Until the file system's clock shows another time than that of `path`."""
+    probe = path.with_name("probe")
+    probe.touch()
+    while probe.stat().st_ctime_ns == path.stat().st_ctime_ns:
+        probe.touch()
+    probe.unlink()
 
 
 def touch(path: Path) -> None:
@@ -167,6 +197,7 @@ def test_changed_after_any_change_names_the_file(tmp_path: Path, change: Callabl
         path.write_bytes(b"12345")
     stamps = {index: stamp(path) for index, path in paths.items()}
     assert changed(stamps, paths) is None
+    wait_for_a_tick(paths[1])
     change(paths[1])
     assert changed(stamps, paths) == paths[1]
 

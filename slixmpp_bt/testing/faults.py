@@ -53,7 +53,8 @@ class Fault:
         """End it."""
         self._faults.remove(self)
 
-    __call__ = release
+    def __call__(self) -> None:
+        self.release()
 
 
 class _Duplicate(Fault):
@@ -76,8 +77,6 @@ class _Hold(Fault):
         for stanza, forward in held:
             forward(stanza)
 
-    __call__ = release
-
 
 class _Delay(Fault):
     def __init__(self, faults: Faults, predicate: Predicate, count: int | None, seconds: float) -> None:
@@ -98,8 +97,6 @@ class _Delay(Fault):
         for timer, arrive in list(self._timers.items()):
             timer.cancel()
             arrive()
-
-    __call__ = release
 
     def drop(self) -> None:
         """Forget what is on its way."""

@@ -17,12 +17,17 @@ from slixmpp import JID, BaseXMPP, ClientXMPP, ComponentXMPP
 
 from .accounts import Account, Session
 from .c2s import ClientStream
+from .caps import Capabilities
 from .certificates import make_certificates
+from .clients import connect, trust
 from .components import ComponentHost, ComponentStream
 from .disco import Disco
 from .domain import Domain
 from .faults import Faults
 from .markup import StreamError
+from .muc import Rooms
+from .muc_room import RoomConfig
+from .pep import Pep
 from .routing import Router
 from .sasl import Credentials
 from .streams import Front, Stream, StreamPolicy
@@ -94,7 +99,9 @@ class LoopbackServer:
         self._clients: WeakSet[BaseXMPP] = WeakSet()
         self._router = Router()
         self._domain = Domain(self.domain, self._router)
-        self._disco = Disco(self._domain)
+        disco = Disco(self._domain)
+        Pep(self._domain, disco, Capabilities(self._domain))
+        self._rooms = Rooms(f"conference.{self.domain}", self._router)
         self._components = {
             JID(name).domain: ComponentHost(name, secret) for name, secret in (components or {}).items()
         }
@@ -162,6 +169,7 @@ class LoopbackServer:
                 stream.abort()
         while self._tasks:
             await asyncio.wait(set(self._tasks))
+        self._rooms.empty()
 
     async def aclose(self) -> None:
         """Disconnect, stop, end all faults, delete the certificates. May be called twice."""
@@ -214,6 +222,29 @@ class LoopbackServer:
         """
         return self.traffic.tap(callback)
 
+    def create_room(
+        self,
+        name: str,
+        *,
+        anonymous: bool = True,
+        members_only: bool = False,
+        password: str = "",
+        owner: str | None = None,
+    ) -> str:
+        """A persistent room; without this, a room is made by whoever first enters it, and ends when empty.
+
+        :param anonymous: real JIDs are shown to moderators only.
+        :param owner: a user.
+        :returns: the room's JID.
+        :raises ValueError: there is one of that name.
+        """
+        address = JID(f"{name}@{self._rooms.name}").bare
+        if address in self._rooms.rooms:
+            raise ValueError(f"there is a room {address}")
+        config = RoomConfig(name, anonymous, True, members_only, password)
+        self._rooms.create(address, config, self._account(owner).jid if owner is not None else None)
+        return address
+
     # Clients
 
     @overload
@@ -252,14 +283,8 @@ class LoopbackServer:
         A client trusts this server and insists on STARTTLS, or, without TLS, is allowed to do without.
         """
         self._clients.add(xmpp)
-        if isinstance(xmpp, ComponentXMPP):
-            return xmpp
-        xmpp.enable_direct_tls = False
-        xmpp.enable_starttls, xmpp.enable_plaintext = self._tls, not self._tls
-        if self._tls:
-            xmpp.ca_certs = self.ca_certs
-        else:
-            xmpp.plugin["feature_mechanisms"].unencrypted_plain = True
+        if isinstance(xmpp, ClientXMPP):
+            trust(xmpp, self._tls, self.ca_certs)
         return xmpp
 
     async def connect(self, xmpp: BaseXMPP, *, timeout: float = TIMEOUT) -> None:
@@ -269,31 +294,8 @@ class LoopbackServer:
         :raises ConnectionError: authentication failed, or the connection was lost before.
         :raises TimeoutError: it took too long. Then, and when this is cancelled, the attempt is given up.
         """
-        started = asyncio.get_running_loop().create_future()
-
-        def succeed(_: object) -> None:
-            if not started.done():
-                started.set_result(None)
-
-        def fail(reason: object) -> None:
-            if not started.done():
-                started.set_exception(ConnectionError(f"{xmpp.boundjid} did not get in: {reason or 'not authorized'}"))
-
-        handlers = {"session_start": succeed, "failed_all_auth": fail, "disconnected": fail}
-        for event, handler in handlers.items():
-            xmpp.add_event_handler(event, handler)
         port = self.component_port if isinstance(xmpp, ComponentXMPP) else self.port
-        try:
-            async with asyncio.timeout(timeout):
-                xmpp.connect(self.host, port)
-                await started
-        except BaseException:
-            xmpp.cancel_connection_attempt()
-            xmpp.abort()
-            raise
-        finally:
-            for event, handler in handlers.items():
-                xmpp.del_event_handler(event, handler)
+        await connect(xmpp, self.host, port, timeout)
 
     async def wait_available(self, address: str, *, timeout: float = TIMEOUT) -> None:
         """Wait until a resource, or any of a user, has sent presence, and everybody was told.

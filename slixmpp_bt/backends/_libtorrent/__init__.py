@@ -1,0 +1,11 @@
+"""The engine room of :mod:`slixmpp_bt.backends.libtorrent`: the only code that imports libtorrent.
+
+::
+
+    settings    what is not libtorrent's default
+    listening   where the session listens, and which of that is worth telling
+    session     one lt.session on an event loop: alerts, adding, removing, the beat
+    torrent     one lt.torrent_handle: dialling, flushing, what its alerts mean
+    params      lt.add_torrent_params of a manifest and paths, and piece layers out of resume data
+    handles     Seed and Download of the contract
+"""

@@ -1,0 +1,132 @@
+"""libtorrent's ``add_torrent_params`` of a manifest and paths, and piece layers out of its resume data (BEP 52).
+
+All of it may block for milliseconds, with many files or pieces: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import libtorrent as lt
+
+from ... import bencode
+from ...errors import BTError, IntegrityError
+from ...hashing import BLOCK, DIGEST, height_of, piece_root
+from ...manifest import File, Manifest
+
+log = logging.getLogger(__name__)
+
+
+def seed_params(manifest: Manifest, files: Mapping[int, Path]) -> lt.add_torrent_params:
+    """Of complete files. Nothing is read until a peer asks, and nothing is ever written: when a file turns out wrong,
+    libtorrent would fetch the right content into it."""
+    params = _params(manifest, files)
+    params.flags |= lt.torrent_flags.seed_mode | lt.torrent_flags.upload_mode
+    return params
+
+
+def download_params(
+    manifest: Manifest, files: Mapping[int, Path], had: Collection[int], left_alone: Collection[int]
+) -> lt.add_torrent_params:
+    """Of part files, with the pieces that were `had` before and those to be `left_alone`."""
+    params = _params(manifest, files)
+    params.have_pieces = [piece in had for piece in range(manifest.piece_count)]
+    params.piece_priorities = [0 if piece in left_alone else 4 for piece in range(manifest.piece_count)]
+    return params
+
+
+def _params(manifest: Manifest, files: Mapping[int, Path]) -> lt.add_torrent_params:
+    layers: dict[bytes, bencode.Value] = dict(manifest.layers)
+    torrent = b"d4:info" + manifest.info + b"12:piece layers" + bencode.encode(layers) + b"e"
+    try:
+        params = lt.load_torrent_buffer(torrent)
+    except RuntimeError as error:
+        raise BTError(f"libtorrent refuses the offer: {error}") from None
+    engine = dict(zip(range(len(manifest.files)), engine_indices(manifest), strict=True))
+    params.save_path = str(_anywhere(files))
+    # No name that a peer chose may reach the disk; what is not wanted is never written, under whatever name.
+    unwanted = f".{manifest.info_hash.hex()}."
+    params.renamed_files = {
+        engine[index]: str(files[index].absolute()) if index in files else f"{unwanted}{index}" for index in engine
+    }
+    params.file_priorities = [0] * (max(engine.values()) + 1)
+    wanted = list(params.file_priorities)
+    for index in files:
+        wanted[engine[index]] = 4
+    params.file_priorities = wanted
+    params.flags = (
+        lt.torrent_flags.paused
+        | lt.torrent_flags.update_subscribe
+        | lt.torrent_flags.duplicate_is_error
+        | lt.torrent_flags.no_verify_files
+        | lt.torrent_flags.disable_dht
+        | lt.torrent_flags.disable_lsd
+        | lt.torrent_flags.disable_pex
+    )
+    return params
+
+
+def engine_indices(manifest: Manifest) -> Iterator[int]:
+    """For each file its index in libtorrent, which counts the pads too: one after each file that does not fill its
+    last piece."""
+    index = 0
+    for file in manifest.files:
+        yield index
+        index += 2 if file.size % manifest.piece_length else 1
+
+
+def _anywhere(files: Mapping[int, Path]) -> Path:
+    return next(iter(files.values())).absolute().parent if files else Path.cwd()
+
+
+def with_learnt_layers(manifest: Manifest, params: lt.add_torrent_params) -> Manifest:
+    """`manifest` with the piece layers that the engine got from peers; as it was if it does not have all of them."""
+    trees = lt.write_resume_data(params).get(b"trees", [])
+    layers: dict[bytes, bytes] = {}
+    for file, index in zip(manifest.files, engine_indices(manifest), strict=True):
+        if file.root is None or file.size <= manifest.piece_length:
+            continue
+        layer = _layer(trees[index], file, manifest.piece_length) if index < len(trees) else None
+        if layer is None:
+            return manifest
+        layers[file.root] = layer
+    try:
+        return manifest.with_layers(layers)
+    except IntegrityError as error:
+        log.warning("the piece layers that libtorrent learnt are not used: %s", error)
+        return manifest
+
+
+def _layer(tree: Mapping[bytes, Any], file: File, piece_length: int) -> bytes | None:
+    """The piece layer out of the nodes of a file's tree that libtorrent stored: those of the layer, or the blocks'."""
+    nodes = _nodes(tree, 2 ** (height_of(-(-file.size // BLOCK)) + 1) - 1)
+    leaves = (len(nodes) + 1) // 2
+    per_piece = piece_length // BLOCK
+    first, pieces = leaves // per_piece - 1, -(-file.size // piece_length)
+    layer = nodes[first : first + pieces]
+    if all(layer):
+        return b"".join(layer)
+    blocks = nodes[leaves - 1 : leaves - 1 + -(-file.size // BLOCK)]
+    if not all(blocks):
+        return None
+    return b"".join(
+        piece_root(blocks[start : start + per_piece], file.size, piece_length)
+        for start in range(0, len(blocks), per_piece)
+    )
+
+
+def _nodes(tree: Mapping[bytes, Any], count: int) -> list[bytes]:
+    """Every node of a tree, root first; empty where it is not known."""
+    hashes, mask = tree[b"hashes"], tree.get(b"mask", b"")
+    if len(mask) == count:  # libtorrent 2.0: a character each
+        known = [bit in (1, ord("1")) for bit in mask]
+    elif len(mask) == -(-count // 8):  # 2.1: a bit each
+        known = [bool(mask[node >> 3] & 0x80 >> (node & 7)) for node in range(count)]
+    else:
+        known = [True] * (len(hashes) // DIGEST) if not mask else []
+    known += [False] * (count - len(known))
+    found = iter(range(0, len(hashes), DIGEST))
+    return [hashes[at : at + DIGEST] if is_known and (at := next(found, -1)) >= 0 else b"" for is_known in known]

@@ -1,0 +1,264 @@
+"""One libtorrent session on an event loop.
+
+Alerts reach the loop through a socket, not through a callback. libtorrent calls the notify function while it holds
+the lock of its alert queue; a Python function there waits for the interpreter's lock, whose owner may at that moment
+be waiting for the queue. A byte written to a socket waits for nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import libtorrent as lt
+
+from ...config import Endpoint
+from ...errors import BackendUnavailable, BTError
+from ..base import RateLimits
+from .listening import Address, Listening
+from .settings import RECONNECT, one_class_for_all, rate_settings, session_settings
+from .torrent import Torrent
+
+log = logging.getLogger(__name__)
+
+#: Seconds within which the engine has to answer what it answers in milliseconds.
+PATIENCE = 10.0
+#: Seconds between two looks at what moves, while a torrent runs.
+BEAT = 0.25
+
+
+class Session:
+    """Owns the engine. Made by :meth:`start`; every method is called on the loop on which that ran."""
+
+    def __init__(self, listen: Iterable[Endpoint]) -> None:
+        self.listening = Listening(listen)
+        self.changed: Callable[[], None] = lambda: None
+        self._loop = asyncio.get_running_loop()
+        self._session: lt.session | None = None
+        self._by_hash: dict[bytes, Torrent] = {}
+        self._by_handle: dict[int, Torrent] = {}
+        self._beat: asyncio.TimerHandle | None = None
+        self._bell, self._rope = socket.socketpair()
+        self._bell.setblocking(False)
+        self._rope.setblocking(False)
+        self._handlers = self._table()
+
+    @classmethod
+    async def start(cls, listen: tuple[Endpoint, ...], rates: RateLimits, port_mapping: bool) -> Session:
+        """Start the engine; returns when it listens.
+
+        :raises BackendUnavailable: it cannot listen anywhere.
+        """
+        self = cls(listen)
+        try:
+            self._session = await asyncio.to_thread(_open, session_settings(listen, rates, port_mapping))
+        except BaseException:
+            self._close_sockets()
+            raise
+        self._loop.add_reader(self._bell, self._wake)
+        self._session.set_alert_fd(self._rope.fileno())
+        self._wake()
+        if not self.listening.anywhere:
+            await self.aclose()
+            raise BackendUnavailable(f"libtorrent cannot listen: {self.listening.failure}")
+        return self
+
+    @property
+    def engine(self) -> lt.session:
+        """The session itself."""
+        assert self._session is not None
+        return self._session
+
+    def set_rates(self, rates: RateLimits) -> None:
+        """Change the caps of everything."""
+        self.engine.apply_settings(rate_settings(rates))
+
+    async def add(self, torrent: Torrent, params: lt.add_torrent_params) -> None:
+        """Add `torrent`, paused; returns when the engine has looked at it.
+
+        :raises BTError: one of that info-hash is there already, or the engine refuses it.
+        """
+        if torrent.info_hash in self._by_hash:
+            raise BTError("this offer is already open in this backend")
+        self._by_hash[torrent.info_hash] = torrent
+        self.engine.async_add_torrent(params)
+        try:
+            await asyncio.wait_for(asyncio.shield(torrent.ready), PATIENCE)
+        except TimeoutError:
+            torrent.abandon()
+            raise BackendUnavailable("libtorrent does not answer") from None
+        except BaseException:
+            torrent.abandon()
+            raise
+        self._start_beat()
+
+    async def remove(self, torrent: Torrent) -> None:
+        """Remove `torrent`; returns when none of its files is open any more, or after half of `PATIENCE`."""
+        torrent.abandon()
+        try:
+            await asyncio.wait_for(asyncio.shield(torrent.gone), PATIENCE / 2)
+        except TimeoutError:
+            log.warning("libtorrent did not let go of a torrent's files in time")
+
+    def dial_now(self, action: Callable[[], None]) -> None:
+        """Run `action`, which makes the engine dial, with the time that has to pass between two attempts lifted.
+
+        The engine carries out what it is told in order, so nothing else is dialled by that.
+        """
+        self.engine.apply_settings({"min_reconnect_time": 0})
+        try:
+            action()
+        finally:
+            self.engine.apply_settings({"min_reconnect_time": RECONNECT})
+
+    def forget(self, addresses: Iterable[Address]) -> None:
+        """Hang up on everybody at `addresses` and dial them no more, whoever of our torrents did.
+
+        The engine has no other way to make it forget a peer than to block it for a moment; the other torrents' own
+        candidates there are dialled again.
+        """
+        blocked = set(addresses)
+        if not blocked:
+            return
+        wall = lt.ip_filter()
+        for address in blocked:
+            wall.add_rule(str(address), str(address), 1)
+        self.engine.set_ip_filter(wall)
+        self.engine.set_ip_filter(lt.ip_filter())
+        for torrent in self._by_hash.values():
+            torrent.redial(blocked)
+
+    async def aclose(self) -> None:
+        """Remove every torrent and end the engine. Idempotent."""
+        if self._session is None:
+            return
+        await asyncio.gather(*(self.remove(torrent) for torrent in tuple(self._by_hash.values())))
+        session, self._session = self._session, None
+        if session is None:  # another aclose() came first
+            return
+        if self._beat is not None:
+            self._beat.cancel()
+        self._loop.remove_reader(self._bell)
+        session.set_alert_fd(-1)
+        self._close_sockets()
+        # The last reference: the engine's threads end here. With nothing left in it that takes a millisecond.
+        del session
+
+    def _close_sockets(self) -> None:
+        self._bell.close()
+        self._rope.close()
+
+    def _start_beat(self) -> None:
+        if self._beat is None and self._session is not None and any(t.running for t in self._by_hash.values()):
+            self._beat = self._loop.call_later(BEAT, self._on_beat)
+
+    def beat_soon(self) -> None:
+        """A torrent began to run: look at it from now on."""
+        self._start_beat()
+
+    def _on_beat(self) -> None:
+        self._beat = None
+        if self._session is None:
+            return
+        self.refresh()
+        for torrent in self._by_hash.values():
+            torrent.ask_peers()
+        self._start_beat()
+
+    def refresh(self) -> None:
+        """Ask for the figures of every torrent that changed."""
+        self.engine.post_torrent_updates(0)
+
+    def _wake(self) -> None:
+        try:
+            while self._bell.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+        if self._session is None:
+            return
+        for alert in self._session.pop_alerts():
+            handler = self._handlers.get(type(alert))
+            if handler is None:
+                continue
+            try:
+                handler(alert)
+            except Exception:
+                log.exception("the alert %s could not be handled", type(alert).__name__)
+
+    def _table(self) -> dict[type[lt.alert], Callable[[Any], None]]:
+        """What to do with each kind of alert; the others are of no interest."""
+        table: dict[type[lt.alert], Callable[[Any], None]] = {
+            lt.listen_succeeded_alert: self._on_listening,
+            lt.listen_failed_alert: lambda alert: self.listening.failed(alert.message()),
+            lt.external_ip_alert: self._on_external_address,
+            lt.portmap_alert: self._on_mapped,
+            lt.add_torrent_alert: self._on_added,
+            lt.torrent_removed_alert: self._on_removed,
+            lt.state_update_alert: self._on_figures,
+            lt.alerts_dropped_alert: lambda alert: log.error("libtorrent dropped alerts: %s", alert.message()),
+        }
+        for kind, method in Torrent.HANDLERS.items():
+            table[kind] = self._for_torrent(method)
+        return table
+
+    def _for_torrent(self, method: Callable[[Torrent, Any], None]) -> Callable[[Any], None]:
+        def handle(alert: lt.torrent_alert) -> None:
+            torrent = self._by_handle.get(hash(alert.handle))
+            if torrent is not None:
+                method(torrent, alert)
+
+        return handle
+
+    def _on_listening(self, alert: lt.listen_succeeded_alert) -> None:
+        if alert.socket_type == lt.socket_type_t.tcp:
+            self.listening.succeeded(alert.address, alert.port)
+            self.changed()
+
+    def _on_external_address(self, alert: lt.external_ip_alert) -> None:
+        candidate = self.listening.seen_as(alert.external_address)
+        self.changed()
+        for torrent in self._by_hash.values():
+            torrent.listener.address_learnt(candidate)
+
+    def _on_mapped(self, alert: lt.portmap_alert) -> None:
+        if alert.map_protocol == lt.portmap_protocol.tcp:
+            self.listening.mapped(alert.external_port)
+            self.changed()
+
+    def _on_added(self, alert: lt.add_torrent_alert) -> None:
+        info_hash = alert.params.info_hashes.v2.to_bytes()
+        torrent = self._by_hash.get(info_hash)
+        if torrent is None:
+            return
+        if alert.error.value():
+            del self._by_hash[info_hash]
+            torrent.on_refused(alert.error.message())
+            return
+        self._by_handle[hash(alert.handle)] = torrent
+        torrent.on_added(alert.handle)
+
+    def _on_removed(self, alert: lt.torrent_removed_alert) -> None:
+        torrent = self._by_hash.pop(alert.info_hashes.v2.to_bytes(), None)
+        if torrent is not None:
+            self._by_handle = {key: other for key, other in self._by_handle.items() if other is not torrent}
+            torrent.on_removed()
+
+    def _on_figures(self, alert: lt.state_update_alert) -> None:
+        for status in alert.status:
+            torrent = self._by_handle.get(hash(status.handle))
+            if torrent is not None:
+                torrent.on_figures(status)
+
+
+def _open(settings: lt.settings_pack) -> lt.session:
+    """Start an engine without plugins but the one that bans who sends bad blocks; returns when it has tried to listen
+    everywhere."""
+    session = lt.session(settings, flags=0)
+    session.add_extension("smart_ban")
+    session.set_peer_class_filter(one_class_for_all())
+    session.listen_port()  # answered after the sockets were opened
+    return session
