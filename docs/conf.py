@@ -14,13 +14,13 @@ project = "slixmpp_bt"
 author = copyright = "The slixmpp_bt authors"
 version = release = slixmpp_bt.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx_copybutton", "xep"]
+extensions = ["sphinx.ext.autodoc", "sphinx_copybutton", "internal", "xep"]
 html_theme = "furo"
 html_title = f"slixmpp_bt {release}"
 exclude_patterns = ["_build"]
 root_doc = "index"
 
-autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 python_display_short_literal_types = True
@@ -37,7 +37,6 @@ if os.environ.get("READTHEDOCS") == "True":
 
 nitpick_ignore_regex = [
     # Objects of other projects, see above.
-    (r"py:.*", r"(asyncio|collections|datetime|ipaddress|pathlib|slixmpp|types|typing)\..*"),
-    # What slixmpp exports at its top level, as our own annotations write it.
-    (r"py:class", r"(JID|BaseXMPP|ClientXMPP|ComponentXMPP|Iq|Message|Path|BasePlugin)"),
+    (r"py:.*", rf"({'|'.join(sorted(sys.stdlib_module_names))}|slixmpp)\..*"),
+    (r"py:class", r"(JID|BaseXMPP|BasePlugin|ClientXMPP|ComponentXMPP|Iq|Message|BasePlugin\..*)"),
 ]

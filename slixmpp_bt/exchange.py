@@ -31,6 +31,9 @@ _SWEEP = 30.0
 #: So many offers that are over are remembered, so that a repetition is known for one.
 _MAX_REMEMBERED = 10_000
 
+#: So many ended offers of one's own are kept.
+_MAX_ENDED = 500
+
 #: An offer's key: who made it (sender's bare JID, or room and occupant), and its id.
 Key = tuple[str, str]
 
@@ -225,7 +228,7 @@ class Exchange:
     def _ended(self, request: End, peer: Peer, local: JID) -> None:
         if request.id in self._outgoing:
             self._invited(request.id, peer).end(request, peer.jid)
-        else:
+        elif _key(peer, request.id) not in self._past:
             self._fetching(request, peer, local).ended(*heard(request.kind, request.reason, request.text))
 
     # time
@@ -253,7 +256,10 @@ class Exchange:
         for own in list(self._outgoing.values()):
             if own.expires.timestamp() <= now:
                 own.expire()
-            if not own.alive and own.expires.timestamp() + GRACE <= now:
+        # Ended ones are kept for a while, so that who asks for them learns how they ended.
+        ended = [own for own in self._outgoing.values() if not own.alive]
+        for index, own in enumerate(ended):
+            if own.expires.timestamp() + GRACE <= now or index < len(ended) - _MAX_ENDED:
                 del self._outgoing[own.id]
         for offer in list(self._incoming.values()):
             if not offer.answered and offer.expires.timestamp() + GRACE <= now:

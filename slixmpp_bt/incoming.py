@@ -14,7 +14,7 @@ from slixmpp import JID
 
 from .context import Context
 from .errors import ConfigError, Expired, LimitExceeded, PathError, TransferError
-from .filenames import safe_name
+from .filenames import safe_name, safe_paths
 from .manifest import Manifest
 from .messages import End, Offer, Peers
 from .negotiation import Event, Negotiation, Role
@@ -80,12 +80,13 @@ class IncomingOffer:
         self.answered = False
         self._context = context
         self._side: Receiving | None = None
+        self._files: tuple[OfferedFile, ...] = ()
 
     @property
     def files(self) -> tuple[OfferedFile, ...]:
         """The files. Empty while the list is too long for the offer itself and was not fetched yet: then a function
         as `select` chooses."""
-        return self._files(self.manifest) if self.manifest is not None else ()
+        return self._files
 
     @property
     def alive(self) -> bool:
@@ -135,6 +136,7 @@ class IncomingOffer:
         """The manifest is known, checked and the one that was offered."""
         self.manifest = manifest
         self.name, self.size = safe_name(manifest.name), manifest.size
+        self._files = self._list(manifest)
 
     def chosen(self, select: Select | None) -> frozenset[int] | None:
         """The indices that `select` means in the manifest; None for all.
@@ -159,8 +161,12 @@ class IncomingOffer:
         if self.transfer is not None:
             self.transfer.feed(event, error)
 
-    def _files(self, manifest: Manifest) -> tuple[OfferedFile, ...]:
-        return tuple(OfferedFile(PurePosixPath(*map(safe_name, f.path)), f.size, f.index) for f in manifest.files)
+    def _list(self, manifest: Manifest) -> tuple[OfferedFile, ...]:
+        safe = safe_paths([*(file.path for file in manifest.files), *manifest.directories])
+        return tuple(
+            OfferedFile(PurePosixPath(*path), file.size, file.index)
+            for file, path in zip(manifest.files, safe, strict=False)
+        )
 
     def _directory(self, dest: str | Path | None) -> Path:
         directory = self._context.config.download_dir if dest is None else Path(dest).expanduser().absolute()

@@ -204,6 +204,7 @@ async def make(
     :raises PathError: something there cannot be offered: a symbolic link, a device, a name that is not UTF-8, no
         permission; the message names it.
     :raises SourceChanged: a file was changed meanwhile.
+    :raises LimitExceeded: it has more than two million pieces, which no engine takes.
     :raises ValueError: a wrong `salt` or `extra`.
     """
     infodict.check_own(salt, extra or {})
@@ -223,7 +224,8 @@ def _made(tree: Tree, hashes: list[bytes], piece_length: int, salt: bytes, extra
         if source.size > piece_length:
             layers[roots[-1]] = found
     info = infodict.write(tree, roots, piece_length, salt, extra)
-    limits = ManifestLimits(max_size=1 << 63, max_files=max(len(tree.files), len(info)), max_length=len(info))
+    # Nothing limits what may be offered; no dict has more files than bytes.
+    limits = ManifestLimits(max_size=1 << 63, max_files=len(info), max_length=len(info))
     manifest = replace(Manifest.parse(info, limits), _layers=MappingProxyType(layers))
     return Made(
         manifest,

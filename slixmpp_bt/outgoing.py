@@ -61,6 +61,7 @@ class OutgoingOffer:
         self._state = State.PREPARING
         self._made: Made | None = None
         self._seeding: Seeding | None = None
+        self._preparing: asyncio.Task[None] | None = None
         self._receivers: dict[str, Sending] = {}
         self._over: set[str] = set()
         self._news = asyncio.Event()
@@ -81,6 +82,8 @@ class OutgoingOffer:
     @property
     def state(self) -> State:
         """PREPARING (hashing), OFFERED, or how it ended."""
+        if self.single is not None and self.single.ended:
+            return self.single.state
         return self._state
 
     @property
@@ -91,7 +94,7 @@ class OutgoingOffer:
     @property
     def alive(self) -> bool:
         """Whether it can be accepted, or is being fetched."""
-        return not self._state.terminal or any(not t.ended for t in self.transfers)
+        return not self.state.terminal or any(not t.ended for t in self.transfers)
 
     async def withdraw(self) -> None:
         """It is void from now on; transfers that run are cancelled. Returns once everything is let go of. No effect
@@ -115,7 +118,7 @@ class OutgoingOffer:
                 if id(transfer) not in seen and transfer.id is not None:
                     seen.add(id(transfer))
                     yield transfer
-            if self._state.terminal:
+            if self.state.terminal:
                 return
             await self._news.wait()
 
@@ -126,7 +129,7 @@ class OutgoingOffer:
 
     def start(self) -> None:
         """Begin to hash."""
-        self._context.tasks.spawn(self._prepare(), f"prepare {self.id}")
+        self._preparing = self._context.tasks.spawn(self._prepare(), f"prepare {self.id}")
 
     async def _prepare(self) -> None:
         try:
@@ -383,9 +386,12 @@ class OutgoingOffer:
             log.warning("could not withdraw the offer of %r: %s", self.name, error)
 
     def _end(self, state: State, error: BTError | None) -> None:
-        if not self._state.terminal:
-            self._state, self.error = state, error
-            self._changed()
+        if self._state.terminal:
+            return
+        self._state, self.error = state, error
+        if self._preparing is not None:
+            self._preparing.cancel()
+        self._changed()
 
     def _changed(self) -> None:
         self._news.set()

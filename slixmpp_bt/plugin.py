@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -405,11 +406,13 @@ def _checked(config: Config) -> Config:
 
 
 def _backend(config: Config) -> Backend:
-    from .backends.libtorrent import LibtorrentBackend
-    from .backends.plain import PlainBackend
-
-    factories: Mapping[str, Callable[..., Backend]] = {"libtorrent": LibtorrentBackend, "plain": PlainBackend}
-    factory = config.backend if callable(config.backend) else factories[config.backend]
+    factory: Callable[..., Backend]
+    if callable(config.backend):
+        factory = config.backend
+    elif config.backend == "plain":
+        factory = import_module(".backends.plain", __package__).PlainBackend
+    else:
+        factory = import_module(".backends.libtorrent", __package__).LibtorrentBackend
     return factory(config.listen, _rates(config), port_mapping=config.port_mapping)
 
 

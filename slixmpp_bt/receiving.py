@@ -204,7 +204,7 @@ class Receiving(Side):
                 {Route.SWARM: "this side has no BitTorrent engine"},
             )
         assert self.transfer.id is not None
-        self._landing = Landing.plan(self._dest, manifest, self._wanted, self.transfer.id)
+        self._landing = await asyncio.to_thread(Landing.plan, self._dest, manifest, self._wanted, self.transfer.id)
         await self._landing.prepare(self._context.config.limits.min_free_space)
         if has_bytes:
             self._download = await self._context.backend.open_download(
@@ -290,7 +290,7 @@ def parse_manifest(info: bytes, offer: IncomingOffer, context: Context) -> Manif
     """
     limits = context.config.limits
     manifest = Manifest.parse(
-        info, ManifestLimits(max_size=limits.max_manifest_size, max_files=limits.max_files, max_length=limits.max_size)
+        info, ManifestLimits(max_size=limits.max_size, max_files=limits.max_files, max_length=limits.max_manifest_size)
     )
     if manifest.info_hash != offer.message.info_hash:
         raise IntegrityError("the manifest is not the one that was offered")

@@ -23,7 +23,7 @@ Stamp: TypeAlias = tuple[int, int, int, int]
 MAX_DEPTH = 32
 
 #: A name that became a link or a pipe since it was found must neither be followed nor waited for.
-_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 _KINDS = {
     stat.S_IFLNK: "a symbolic link, which is not offered; offer what it points to",
@@ -113,21 +113,21 @@ def scan(path: Path, stopped: Callable[[], bool] = lambda: False) -> Tree:
         return Tree(path.name, False, (Source((path.name,), path, _stamp(found)),), ())
     files: list[Source] = []
     empty: list[tuple[str, ...]] = []
-    todo: list[tuple[tuple[str, ...], Path]] = [((), path)]
+    todo: list[tuple[tuple[str, ...], Path, os.stat_result]] = [((), path, found)]
     while todo and not stopped():
-        names, directory = todo.pop()
-        entries = _list(directory)
+        names, directory, found = todo.pop()
+        entries = _entries(directory, found)
         if not entries and names:
             empty.append(names)
-        for entry in entries:
-            inner = (*names, entry.name)
-            found = _look(entry)
+        for name, found in entries:
+            inner, entry = (*names, name), directory / name
+            _require_usable(entry, found)
             if not stat.S_ISDIR(found.st_mode):
                 files.append(Source(inner, entry, _stamp(found)))
             elif len(inner) >= MAX_DEPTH:
                 raise PathError(f"{entry} is more than {MAX_DEPTH} directories deep")
             else:
-                todo.append((inner, entry))
+                todo.append((inner, entry, found))
     files.sort(key=lambda source: _order(source.names))
     empty.sort(key=_order)
     return Tree(path.name, True, tuple(files), tuple(empty))
@@ -192,25 +192,42 @@ def _absolute(path: Path) -> Path:
 
 def _look(path: Path) -> os.stat_result:
     try:
-        path.name.encode()
         found = path.lstat()
-    except UnicodeEncodeError:
-        raise PathError(f"{str(path)!r}: the name is not UTF-8") from None
     except ValueError as error:
         raise PathError(f"{str(path)!r}: {error}") from None
     except OSError as error:
         raise PathError(f"{path} cannot be read: {error.strerror}") from error
-    kind = stat.S_IFMT(found.st_mode)
-    if kind not in (stat.S_IFREG, stat.S_IFDIR):
-        raise PathError(f"{path} is {_KINDS.get(kind, 'neither a file nor a directory')}")
+    _require_usable(path, found)
     return found
 
 
-def _list(directory: Path) -> list[Path]:
+def _require_usable(path: Path, found: os.stat_result) -> None:
     try:
-        return list(directory.iterdir())
+        path.name.encode()
+    except UnicodeEncodeError:
+        raise PathError(f"{str(path)!r}: the name is not UTF-8") from None
+    kind = stat.S_IFMT(found.st_mode)
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):
+        raise PathError(f"{path} is {_KINDS.get(kind, 'neither a file nor a directory')}")
+
+
+def _entries(directory: Path, before: os.stat_result) -> list[tuple[str, os.stat_result]]:
+    """What is in the directory that looked like `before`. One that was put in its place meanwhile is not entered:
+    through a link there, files from elsewhere would be offered."""
+    try:
+        descriptor = os.open(directory, _FLAGS | os.O_DIRECTORY)
+        try:
+            if not os.path.samestat(os.fstat(descriptor), before):
+                raise PathError(f"{directory} was replaced while it was read")
+            with os.scandir(descriptor) as entries:
+                return [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
+        finally:
+            os.close(descriptor)
+    except PathError:
+        raise
     except OSError as error:
-        raise PathError(f"{directory} cannot be read: {error.strerror}") from error
+        path = directory / error.filename if isinstance(error.filename, str) else directory
+        raise PathError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _same(source: Source, file: FileIO) -> None:

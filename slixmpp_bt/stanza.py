@@ -26,7 +26,6 @@ from itertools import groupby
 from typing import Any, ClassVar, Literal, cast
 from xml.etree.ElementTree import Element, SubElement
 
-from slixmpp import JID
 from slixmpp.exceptions import XMPPError
 from slixmpp.stanza import Iq, Message
 from slixmpp.xmlstream import ElementBase, register_stanza_plugin
@@ -294,7 +293,8 @@ def error(refusal: ProtocolError) -> XMPPError:
 
 def read_error(iq: Iq) -> ProtocolError:
     """What the other side says against a request."""
-    condition, text = str(iq["error"]["condition"]), str(iq["error"]["text"])[: messages.MAX_TEXT]
+    condition = str(iq["error"]["condition"]) or "undefined-condition"
+    text = str(iq["error"]["text"])[: messages.MAX_TEXT]
     ended = iq["error"].xml.find(f"{{{NS}}}ended")
     reason = ended.get("reason") if ended is not None else None
     return ProtocolError(text or condition.replace("-", " "), condition, reason if reason in messages.REASONS else None)
@@ -333,15 +333,6 @@ def within_budget(stanza: ElementBase | Element, budget: int = STANZA_BUDGET) ->
     """
     if (size := size_of(stanza)) > budget:
         raise LimitExceeded(f"a stanza of {size} bytes would exceed the {budget} that may be sent")
-
-
-def offer_fits(offer: messages.Offer, to: JID, body: str | None = None, *, budget: int = STANZA_BUDGET) -> bool:
-    """Whether a message with this offer stays within `budget`. If not, offer it with ``info=None``: it can be asked
-    for with :class:`~slixmpp_bt.messages.Meta`."""
-    trial = Message()
-    trial["to"], trial["type"], trial["id"] = to, "groupchat", "x" * messages.MAX_ID
-    fill_message(trial, offer, body)
-    return size_of(trial) <= budget
 
 
 # Offers ------------------------------------------------------------------------------------------------------------
@@ -597,7 +588,7 @@ def _read_candidates(xml: Element, name: str, most: int) -> tuple[Candidate, ...
 def _read_candidate(xml: Element) -> Candidate:
     text = _attribute(xml, "address")
     try:
-        if len(text) > 45 or "%" in text:  # a zone index means something on the sender's machine only
+        if "%" in text:  # a zone index means something on the sender's machine only
             raise ValueError(text)
         return Candidate(ip_address(text), _number(xml, "port", 1, 65535))
     except ValueError:

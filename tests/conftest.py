@@ -30,10 +30,14 @@ def ejabberd() -> Iterator[Ejabberd]:
         yield process
 
 
-_REAL = [pytest.param(name, marks=pytest.mark.server) for name in ("prosody", "ejabberd")]
+_SERVERS = [
+    pytest.param("loopback", marks=pytest.mark.matrix),
+    pytest.param("prosody", marks=pytest.mark.server),
+    pytest.param("ejabberd", marks=pytest.mark.server),
+]
 
 
-@pytest.fixture(params=["loopback", *_REAL])
+@pytest.fixture(params=_SERVERS)
 def _kind(request: pytest.FixtureRequest) -> RealServer | None:
     """The process behind ``server``; started here because this is no coroutine, so no event loop waits for it."""
     process: RealServer | None = None if request.param == "loopback" else request.getfixturevalue(request.param)

@@ -18,6 +18,8 @@ MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"
 TALKS_XMPP = (
     "__init__.py",
     "plugin.py",
+    "connection.py",
+    "directory.py",
     "stanza.py",
     "bytestream.py",
     "rooms.py",

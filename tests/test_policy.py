@@ -173,6 +173,15 @@ def test_decide_accepts_only_known_peers_within_limits(peer: Peer, rule: Any, si
         assert peer.contact if rule == "roster" else peer.bare in rule
 
 
+@pytest.mark.parametrize(
+    ("peer", "may_know"),
+    [(stranger, False), (replace(stranger, subscription="to"), False), (contact, True), (hidden, True),
+     (known_occupant, True), (replace(contact, auto_authorize=True), True)],
+)  # fmt: skip
+def test_may_know_of_a_peer_is_for_who_sees_this_side_anyway(peer: Peer, may_know: bool) -> None:
+    assert peer.may_know is may_know
+
+
 INVITED: list[tuple[str, str, str, bool]] = [
     ("juliet@capulet.lit/balcony", "chat", "juliet@capulet.lit/balcony", True),
     ("juliet@capulet.lit/balcony", "chat", "juliet@capulet.lit/chamber", False),

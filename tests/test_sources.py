@@ -53,6 +53,28 @@ def test_scan_told_to_stop_ends(tmp_path: Path) -> None:
     assert scan(tmp_path, lambda: True).files == ()
 
 
+@pytest.mark.parametrize("kind", ["symlink", "directory"])
+def test_scan_of_a_directory_replaced_meanwhile_does_not_enter_it(tmp_path: Path, kind: str) -> None:
+    inner, elsewhere = tmp_path / "offered" / "inner", tmp_path / "elsewhere"
+    inner.mkdir(parents=True)
+    elsewhere.mkdir()
+    (elsewhere / "secret").touch()
+    asked = []
+
+    def stopped() -> bool:
+        asked.append(True)
+        if len(asked) == 2:
+            inner.rename(tmp_path / "away")
+            if kind == "symlink":
+                inner.symlink_to(elsewhere)
+            else:
+                elsewhere.rename(inner)
+        return False
+
+    with pytest.raises(PathError, match="offered/inner"):
+        scan(tmp_path / "offered", stopped)
+
+
 def symlink(path: Path) -> None:
     path.symlink_to(path.parent)
 

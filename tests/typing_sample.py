@@ -41,10 +41,10 @@ class Bot(slixmpp.ClientXMPP):
         transfer = await offer.accept(Path("elsewhere"), select=offer.files[:1])
         async for progress in transfer:
             assert_type(progress, Progress)
-            assert_type(progress.routes, dict[Route, int])
+            assert_type(progress.routes[Route.SWARM], int)
         assert_type(await transfer.wait(), Path)
 
-    async def send(self) -> None:
+    async def send_letter(self) -> None:
         transfer = await self.bt.send_file("juliet@capulet.example", "letter.txt", desc="a letter", mode=Mode.PRIVATE)
         assert_type(transfer, Transfer)
         try:
@@ -56,7 +56,7 @@ class Bot(slixmpp.ClientXMPP):
         assert_type(transfer.state, State)
         assert_type(transfer.diagnosis, dict[Route, str])
 
-    async def share(self) -> None:
+    async def share_letters(self) -> None:
         offer = await self.bt.offer("room@chat.example", Path("letters"), mtype="groupchat")
         assert_type(offer, OutgoingOffer)
         async for transfer in offer:

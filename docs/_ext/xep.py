@@ -90,7 +90,8 @@ class XEP(SphinxDirective):
 
     def _definition(self, item: Element) -> nodes.definition_list_item:
         term, words = item.find("dt"), item.find("dd")
-        assert term is not None and words is not None, "a <di/> has a <dt/> and a <dd/>"
+        assert term is not None, "a <di/> has a <dt/>"
+        assert words is not None, "a <di/> has a <dd/>"
         return nodes.definition_list_item(
             "", nodes.term("", "", *_inline(term)), nodes.definition("", *self._item(words))
         )

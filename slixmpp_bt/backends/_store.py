@@ -1,4 +1,4 @@
-"""What both backends do with files: checks before opening, flushing, and the bytes of a checkpoint. All of it blocks."""
+"""What both backends do with files: looking before opening, flushing, and the bytes of a checkpoint. It blocks."""
 
 from __future__ import annotations
 
@@ -40,12 +40,14 @@ def from_os_error(error: OSError, path: Path) -> StorageError:
     return storage_error(path, error.errno, error.strerror or str(error))
 
 
-def check_complete(manifest: Manifest, files: Mapping[int, Path]) -> None:
-    """Look whether every file of `manifest` is there and of the right size. Reads none of them.
+def check_complete(manifest: Manifest, files: Mapping[int, Path], select: frozenset[int] | None = None) -> None:
+    """Look whether every file, or those of `select`, is there and of the right size. Reads none of them.
 
     :raises StorageError: one is not; the message names it.
     """
     for file in manifest.files:
+        if select is not None and file.index not in select:
+            continue
         if file.index not in files:
             raise StorageError(f"no path was given for file {file.index}")
         path = files[file.index]
@@ -120,7 +122,7 @@ def decode_checkpoint(
 
 
 def _read_checkpoint(manifest: Manifest, data: bytes) -> tuple[bytes, Manifest]:
-    read = bencode.decode(data, max_depth=2, max_items=16 + 2 * len(manifest.files))
+    read = bencode.decode(data, max_depth=2, max_tokens=16 + len(manifest.files))
     if not isinstance(read, dict) or read.get(b"v") != _VERSION or read.get(b"hash") != manifest.info_hash:
         raise IntegrityError("it is of another offer or version")
     bits, layers = read.get(b"have"), read.get(b"layers")

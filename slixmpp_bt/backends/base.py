@@ -31,6 +31,10 @@ class RateLimits:
     download: int | None = None
 
 
+#: No caps.
+UNLIMITED = RateLimits()
+
+
 @dataclass(frozen=True, slots=True)
 class Admission:
     """Who may join the swarm of an offer. In ``private`` mode: who knows the info-hash and an address."""
@@ -54,7 +58,10 @@ class PeerConnected:
 
 @dataclass(frozen=True, slots=True)
 class PeerRefused:
-    """A peer could not be reached, hung up or was turned away; `reason` is in words a user understands."""
+    """A peer could not be reached, hung up or was turned away; `reason` is in words a user understands.
+
+    A candidate that is dialled again and again is reported again only when the reason changes.
+    """
 
     candidate: Candidate
     reason: str
@@ -62,12 +69,16 @@ class PeerRefused:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Every selected piece passed verification (of a download; it may not be flushed yet)."""
+    """Every selected piece of a download passed verification; it may not be flushed yet.
+
+    Comes at opening too, if nothing was missing then.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class StorageFailed:
-    """Reading or writing failed; the handle has stopped moving pieces until :meth:`Swarm.resume`."""
+    """Reading or writing failed, or a file that is served is not what it was. The handle has hung up and moves no more
+    pieces until :meth:`Swarm.resume`; what was not flushed is not had any more."""
 
     error: StorageError
 
@@ -78,6 +89,9 @@ class AddressLearnt:
 
     candidate: Candidate
 
+
+#: So many events of an :class:`EventStream` wait to be read before those of peers are dropped.
+MAX_UNREAD = 1_000
 
 Event = PieceStored | PeerConnected | PeerRefused | Finished | StorageFailed | AddressLearnt
 
@@ -98,7 +112,8 @@ class Status:
 class EventStream:
     """An ordered stream of events for one consumer: ``async for event in handle.events``.
 
-    Ends after :meth:`close`. Cancelling the consumer loses nothing.
+    Ends after :meth:`close`. Cancelling the consumer loses nothing. While :data:`MAX_UNREAD` events are unread, those
+    of peers are dropped: a peer makes as many of them as it likes.
     """
 
     def __init__(self) -> None:
@@ -108,9 +123,10 @@ class EventStream:
 
     def put(self, event: Event) -> None:
         """Append `event`; after :meth:`close` it is dropped."""
-        if not self._closed:
-            self._queue.append(event)
-            self._wake.set()
+        if self._closed or (len(self._queue) >= MAX_UNREAD and isinstance(event, PeerConnected | PeerRefused)):
+            return
+        self._queue.append(event)
+        self._wake.set()
 
     def close(self) -> None:
         """End the stream after what is in it. Idempotent."""
@@ -131,7 +147,11 @@ class EventStream:
 
 class Swarm(ABC):
     """What a seed and a download have in common. Every method but :meth:`aclose` raises
-    :class:`~slixmpp_bt.errors.BackendClosed` after the end."""
+    :class:`~slixmpp_bt.errors.BackendClosed` after the end.
+
+    In a mode in which its backend cannot swarm, a handle has no peers and candidates mean nothing to it; all else
+    works.
+    """
 
     #: What happens, in order; it ends when the handle is closed.
     events: EventStream
@@ -142,7 +162,8 @@ class Swarm(ABC):
 
     @abstractmethod
     def remove_candidates(self, candidates: Iterable[Candidate]) -> None:
-        """Forget these and hang up on them, as far as a connection can be told to be theirs."""
+        """Forget these and hang up on them, as far as a connection can be told to be theirs (others at the same address
+        may be hung up on too, and are dialled again). Unknown ones are ignored."""
 
     @abstractmethod
     async def pause(self) -> None:
@@ -150,7 +171,10 @@ class Swarm(ABC):
 
     @abstractmethod
     async def resume(self) -> None:
-        """Go on after :meth:`pause` or :class:`StorageFailed`, and dial every candidate at once. Idempotent."""
+        """Go on after :meth:`pause` or :class:`StorageFailed`, and dial every candidate at once. Idempotent.
+
+        :raises StorageError: the files still cannot be used.
+        """
 
     @abstractmethod
     def status(self) -> Status:
@@ -177,32 +201,50 @@ class Download(Swarm):
 
     @abstractmethod
     def claim(self, pieces: Iterable[int]) -> None:
-        """Another route is fetching these: the swarm leaves them alone until they are released or written."""
+        """Another route is fetching these: the swarm does not ask for them until they are released. What it had asked
+        for already may still come. Pieces that are had or not wanted are ignored."""
 
     @abstractmethod
     def release(self, pieces: Iterable[int]) -> None:
         """The other route gave these up: the swarm may fetch them again."""
 
     @abstractmethod
-    async def write(self, piece: int, data: bytes) -> None:
-        """Store a piece that :meth:`Manifest.verify` approved; stored when it returns. A piece already had is ignored.
+    async def learn(self, manifest: Manifest) -> None:
+        """Take the piece layers of `manifest`, which is the one given at opening but
+        :attr:`~slixmpp_bt.manifest.Manifest.verifiable`. Needed before :meth:`write` if that one was not. Idempotent;
+        may hang up on peers for a moment.
 
-        :raises StorageError: the disk is full or failing.
+        :raises ValueError: it is another manifest, or not verifiable either.
+        :raises StorageError: the files cannot be used.
+        """
+
+    @abstractmethod
+    async def layers(self) -> Mapping[bytes, bytes]:
+        """The piece layers, as in :attr:`Manifest.layers`, whoever told them; empty while they are not all known."""
+
+    @abstractmethod
+    async def write(self, piece: int, data: bytes) -> None:
+        """Store a piece that :meth:`Manifest.verify` approved; had when it returns. A piece already had is ignored.
+
+        Cancelling it may store the piece or not.
+
+        :raises StorageError: the disk is full or failing; :meth:`resume` before the next try.
+        :raises ValueError: `data` is of a wrong size, or the piece layers are not known (:meth:`learn`).
         """
 
     @abstractmethod
     async def checkpoint(self) -> bytes:
-        """Flush, and return what :meth:`Backend.open_download` needs to go on from here without fetching or
-        hashing again what was had.
+        """Hand everything to the operating system, and return what :meth:`Backend.open_download` needs to go on from
+        here without fetching or hashing again what was had. It survives the end of the process, however that comes.
 
-        :raises StorageError: the flush failed.
+        :raises StorageError: the flush failed; :meth:`resume` before the next try.
         """
 
     @abstractmethod
     async def finished(self) -> bool:
-        """Whether every selected byte is verified and flushed; flushes if that is what is missing.
+        """Whether every selected byte is verified and on the disk itself; flushes if that is what is missing.
 
-        :raises StorageError: the flush failed.
+        :raises StorageError: the flush failed; :meth:`resume` before the next try.
         """
 
     @abstractmethod
@@ -210,7 +252,12 @@ class Download(Swarm):
         """Go on as a seed under the final names, without hashing everything again; this handle is closed by it.
 
         The caller has already put the content under the final names (hard links to the part files) and removes the
-        part names afterwards. `files` maps the index in ``manifest.files`` to the path.
+        part names afterwards. `files` maps the index in ``manifest.files`` to the path, of the selected files at least.
+        The seed has this one's candidates, and dials them at once if this one was not paused; whoever was connected is
+        hung up on for that moment.
+
+        :raises BTError: it is not :meth:`finished`.
+        :raises StorageError: a final file is missing or has the wrong size; this handle is closed all the same.
         """
 
 
@@ -221,14 +268,15 @@ class Backend(ABC):
     :param rates: the caps that :meth:`set_limits` changes.
     :param port_mapping: whether UPnP and NAT-PMP may be used.
 
-    Making one does nothing; the engine starts with the first seed, download or :meth:`candidates`.
+    Making one does nothing; the engine starts with the first seed, download or :meth:`candidates`. After
+    :meth:`aclose` every other method raises :class:`~slixmpp_bt.errors.BackendClosed`.
     """
 
     #: The modes in which it can swarm; empty for a backend that only stores.
     modes: frozenset[Mode] = frozenset()
 
     def __init__(
-        self, listen: tuple[Endpoint, ...], rates: RateLimits = RateLimits(), *, port_mapping: bool = False
+        self, listen: tuple[Endpoint, ...], rates: RateLimits = UNLIMITED, *, port_mapping: bool = False
     ) -> None:
         self.listen = listen
         self.rates = rates
@@ -236,7 +284,8 @@ class Backend(ABC):
 
     @abstractmethod
     async def candidates(self, mode: Mode) -> tuple[Candidate, ...]:
-        """Where this side can be dialled for offers of `mode`: the addresses of the interfaces listened on.
+        """Where this side can be dialled for offers of `mode`: the addresses of the interfaces listened on, at most
+        :data:`~slixmpp_bt.messages.MAX_CANDIDATES`, IPv6 first. Empty if the backend cannot swarm in that mode.
 
         Waits until the engine listens.
 
@@ -245,14 +294,17 @@ class Backend(ABC):
 
     @abstractmethod
     def on_candidates_changed(self, callback: Callable[[], None]) -> None:
-        """Call `callback` on the event loop whenever :meth:`candidates` would answer something else."""
+        """Call `callback` on the event loop whenever :meth:`candidates` would answer something else than it did."""
 
     @abstractmethod
     async def open_seed(self, manifest: Manifest, files: Mapping[int, Path], admission: Admission) -> Seed:
         """Serve complete files. `files` maps the index in ``manifest.files`` to the path.
 
+        Sizes are looked at, content is not read until a peer asks for it, and nothing is ever written.
+
         :raises StorageError: a file is missing or has the wrong size.
-        :raises NotSupported: this backend has no swarm of that mode.
+        :raises BTError: the offer is open already.
+        :raises BackendUnavailable: as :meth:`candidates`.
         """
 
     @abstractmethod
@@ -267,9 +319,12 @@ class Backend(ABC):
     ) -> Download:
         """Fetch into `files` (part files; their directories exist).
 
-        :param checkpoint: what an earlier :meth:`Download.checkpoint` returned.
-        :param select: the indices of the wanted files; None for all. `files` has at least these.
-        :raises StorageError: the files cannot be opened.
+        :param checkpoint: what an earlier :meth:`Download.checkpoint` returned. What a file has become too short for is
+            fetched again; one that cannot be read, or is of another offer, counts as none.
+        :param select: the indices of the wanted files; None for all. `files` has at least these; no other is touched.
+        :raises StorageError: the files cannot be written to.
+        :raises BTError: the offer is open already.
+        :raises BackendUnavailable: as :meth:`candidates`.
         """
 
     @abstractmethod
@@ -278,4 +333,5 @@ class Backend(ABC):
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close every handle and the engine; keep part files. Idempotent; ends within 5 s."""
+        """Close every handle and the engine; keep part files. Idempotent; ends within 5 s; no file, socket or thread of
+        the engine is left."""

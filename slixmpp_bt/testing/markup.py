@@ -61,6 +61,8 @@ class StreamParser:
         self._depth = 0
         self._fed = 0
         self._began = 0
+        #: Bytes in which expat found nothing to call back for: a tag that does not end.
+        self._unfinished = 0
         self._builder = TreeBuilder()
         self._events: list[Event] = []
         # UTF-8 whatever the declaration says (RFC 6120 section 11.6); "}" makes half of the Clark notation.
@@ -84,6 +86,7 @@ class StreamParser:
         """
         failure = None
         self._fed += len(data)
+        self._unfinished += len(data)
         try:
             self._expat.Parse(data, False)
         except expat.ExpatError as error:
@@ -92,7 +95,8 @@ class StreamParser:
             failure = error
         events, self._events = self._events, []
         yield from events
-        if failure is None and self._depth > 1 and self._fed - self._began > self._max_stanza:
+        pending = self._fed - self._began if self._depth > 1 else self._unfinished
+        if failure is None and pending > self._max_stanza:
             failure = self._too_large()
         if failure is not None:
             raise failure
@@ -102,6 +106,7 @@ class StreamParser:
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         self._depth += 1
+        self._unfinished = 0
         if self._depth == 1:
             self._events.append(StreamStart(_clark(name), {_clark(k): v for k, v in attributes.items()}))
             return
@@ -113,6 +118,7 @@ class StreamParser:
 
     def _end(self, name: str) -> None:
         self._depth -= 1
+        self._unfinished = 0
         if self._depth == 0:
             self._events.append(StreamEnd())
             return
@@ -129,6 +135,7 @@ class StreamParser:
             self._events.append(stanza)
 
     def _text(self, data: str) -> None:
+        self._unfinished = 0
         if self._depth > 1:
             self._builder.data(data)
         elif data.strip():

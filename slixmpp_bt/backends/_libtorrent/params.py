@@ -20,21 +20,27 @@ from ...manifest import File, Manifest
 log = logging.getLogger(__name__)
 
 
-def seed_params(manifest: Manifest, files: Mapping[int, Path]) -> lt.add_torrent_params:
-    """Of complete files. Nothing is read until a peer asks, and nothing is ever written: when a file turns out wrong,
-    libtorrent would fetch the right content into it."""
-    params = _params(manifest, files)
-    params.flags |= lt.torrent_flags.seed_mode | lt.torrent_flags.upload_mode
+def seed_params(
+    manifest: Manifest, files: Mapping[int, Path], select: frozenset[int] | None = None
+) -> lt.add_torrent_params:
+    """Of complete files: all, or those of `select`. Nothing is read until a peer asks, and nothing is ever written:
+    when a file turns out wrong, libtorrent would fetch the right content into it."""
+    if select is None:
+        params = _params(manifest, files)
+        params.flags |= lt.torrent_flags.seed_mode
+    else:
+        params = download_params(manifest, files, manifest.pieces_of(select), ())
+    params.flags |= lt.torrent_flags.upload_mode
     return params
 
 
 def download_params(
-    manifest: Manifest, files: Mapping[int, Path], had: Collection[int], left_alone: Collection[int]
+    manifest: Manifest, files: Mapping[int, Path], had: Collection[int], wanted: Collection[int]
 ) -> lt.add_torrent_params:
-    """Of part files, with the pieces that were `had` before and those to be `left_alone`."""
+    """Of part files, with the pieces that were `had` before and those that are `wanted` now."""
     params = _params(manifest, files)
     params.have_pieces = [piece in had for piece in range(manifest.piece_count)]
-    params.piece_priorities = [0 if piece in left_alone else 4 for piece in range(manifest.piece_count)]
+    params.piece_priorities = [4 if piece in wanted else 0 for piece in range(manifest.piece_count)]
     return params
 
 
@@ -52,11 +58,10 @@ def _params(manifest: Manifest, files: Mapping[int, Path]) -> lt.add_torrent_par
     params.renamed_files = {
         engine[index]: str(files[index].absolute()) if index in files else f"{unwanted}{index}" for index in engine
     }
-    params.file_priorities = [0] * (max(engine.values()) + 1)
-    wanted = list(params.file_priorities)
+    priorities = [0] * (max(engine.values()) + 1)
     for index in files:
-        wanted[engine[index]] = 4
-    params.file_priorities = wanted
+        priorities[engine[index]] = 4
+    params.file_priorities = priorities
     params.flags = (
         lt.torrent_flags.paused
         | lt.torrent_flags.update_subscribe

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,7 +18,8 @@ import libtorrent as lt
 
 from ...config import Endpoint
 from ...errors import BackendUnavailable, BTError
-from ..base import RateLimits
+from ...threads import in_thread, settle
+from ..base import RateLimits, Swarm
 from .listening import Address, Listening
 from .settings import RECONNECT, one_class_for_all, rate_settings, session_settings
 from .torrent import Torrent
@@ -31,16 +33,20 @@ BEAT = 0.25
 
 
 class Session:
-    """Owns the engine. Made by :meth:`start`; every method is called on the loop on which that ran."""
+    """Owns the engine. Made by :meth:`start`; every method is called on the loop on which that ran.
+
+    :ivar handles: the seeds and downloads over it, which end with it.
+    """
 
     def __init__(self, listen: Iterable[Endpoint]) -> None:
         self.listening = Listening(listen)
         self.changed: Callable[[], None] = lambda: None
         self._loop = asyncio.get_running_loop()
         self._session: lt.session | None = None
+        self.handles: weakref.WeakSet[Swarm] = weakref.WeakSet()
         self._by_hash: dict[bytes, Torrent] = {}
         self._by_handle: dict[int, Torrent] = {}
-        self._beat: asyncio.TimerHandle | None = None
+        self._watcher: asyncio.Task[None] | None = None
         self._bell, self._rope = socket.socketpair()
         self._bell.setblocking(False)
         self._rope.setblocking(False)
@@ -54,7 +60,7 @@ class Session:
         """
         self = cls(listen)
         try:
-            self._session = await asyncio.to_thread(_open, session_settings(listen, rates, port_mapping))
+            self._session = await in_thread(_open, session_settings(listen, rates, port_mapping))
         except BaseException:
             self._close_sockets()
             raise
@@ -93,7 +99,6 @@ class Session:
         except BaseException:
             torrent.abandon()
             raise
-        self._start_beat()
 
     async def remove(self, torrent: Torrent) -> None:
         """Remove `torrent`; returns when none of its files is open any more, or after half of `PATIENCE`."""
@@ -132,15 +137,16 @@ class Session:
             torrent.redial(blocked)
 
     async def aclose(self) -> None:
-        """Remove every torrent and end the engine. Idempotent."""
+        """Close every handle and end the engine. Idempotent."""
         if self._session is None:
             return
-        await asyncio.gather(*(self.remove(torrent) for torrent in tuple(self._by_hash.values())))
+        await asyncio.gather(*(handle.aclose() for handle in tuple(self.handles)))
         session, self._session = self._session, None
         if session is None:  # another aclose() came first
             return
-        if self._beat is not None:
-            self._beat.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await settle([self._watcher])
         self._loop.remove_reader(self._bell)
         session.set_alert_fd(-1)
         self._close_sockets()
@@ -151,22 +157,17 @@ class Session:
         self._bell.close()
         self._rope.close()
 
-    def _start_beat(self) -> None:
-        if self._beat is None and self._session is not None and any(t.running for t in self._by_hash.values()):
-            self._beat = self._loop.call_later(BEAT, self._on_beat)
+    def watch(self) -> None:
+        """A torrent began to run: look at it from now on, until none does."""
+        if self._watcher is None or self._watcher.done():
+            self._watcher = self._loop.create_task(self._watch(), name="slixmpp_bt: libtorrent's figures")
 
-    def beat_soon(self) -> None:
-        """A torrent began to run: look at it from now on."""
-        self._start_beat()
-
-    def _on_beat(self) -> None:
-        self._beat = None
-        if self._session is None:
-            return
-        self.refresh()
-        for torrent in self._by_hash.values():
-            torrent.ask_peers()
-        self._start_beat()
+    async def _watch(self) -> None:
+        while any(torrent.running for torrent in self._by_hash.values()):
+            await asyncio.sleep(BEAT)
+            self.refresh()
+            for torrent in [torrent for torrent in self._by_hash.values() if torrent.dialling]:
+                torrent.on_peers(await in_thread(torrent.list_peers))
 
     def refresh(self) -> None:
         """Ask for the figures of every torrent that changed."""
@@ -196,7 +197,8 @@ class Session:
             lt.listen_failed_alert: lambda alert: self.listening.failed(alert.message()),
             lt.external_ip_alert: self._on_external_address,
             lt.portmap_alert: self._on_mapped,
-            lt.add_torrent_alert: self._on_added,
+            lt.torrent_added_alert: self._on_added,
+            lt.add_torrent_alert: self._on_outcome,
             lt.torrent_removed_alert: self._on_removed,
             lt.state_update_alert: self._on_figures,
             lt.alerts_dropped_alert: lambda alert: log.error("libtorrent dropped alerts: %s", alert.message()),
@@ -229,17 +231,18 @@ class Session:
             self.listening.mapped(alert.external_port)
             self.changed()
 
-    def _on_added(self, alert: lt.add_torrent_alert) -> None:
-        info_hash = alert.params.info_hashes.v2.to_bytes()
-        torrent = self._by_hash.get(info_hash)
-        if torrent is None:
-            return
+    def _on_added(self, alert: lt.torrent_added_alert) -> None:
+        torrent = self._by_hash.get(alert.handle.info_hashes().v2.to_bytes())
+        if torrent is not None:
+            self._by_handle[hash(alert.handle)] = torrent
+            torrent.on_added(alert.handle)
+
+    def _on_outcome(self, alert: lt.add_torrent_alert) -> None:
+        # Of a torrent that was added this is not the first alert, so only failures are of interest.
         if alert.error.value():
-            del self._by_hash[info_hash]
-            torrent.on_refused(alert.error.message())
-            return
-        self._by_handle[hash(alert.handle)] = torrent
-        torrent.on_added(alert.handle)
+            torrent = self._by_hash.pop(alert.params.info_hashes.v2.to_bytes(), None)
+            if torrent is not None:
+                torrent.on_refused(alert.error.message())
 
     def _on_removed(self, alert: lt.torrent_removed_alert) -> None:
         torrent = self._by_hash.pop(alert.info_hashes.v2.to_bytes(), None)

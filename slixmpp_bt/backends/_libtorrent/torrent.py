@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -50,13 +51,26 @@ class Listener(Protocol):
         """Peers told us how they see us."""
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Payload bytes, bytes per second, and peers, those not connected yet included."""
+
+    uploaded: int = 0
+    downloaded: int = 0
+    upload_rate: float = 0.0
+    download_rate: float = 0.0
+    peers: int = 0
+
+
 class Torrent:
     """A torrent from its adding to its end. It begins paused.
 
     :ivar ready: done when the engine has added and looked at it, or with the error for which it did not.
     :ivar gone: done when it is removed and its files are closed.
     :ivar running: whether it may connect to peers.
-    :ivar figures: uploaded and downloaded bytes, both rates, number of peers: the latest known.
+    :ivar figures: the latest known.
+    :ivar connected: whoever finished a handshake and did not hang up.
+    :ivar dialling: candidates of whom neither success nor failure is known yet.
     """
 
     def __init__(self, session: Session, info_hash: bytes, listener: Listener, *, seeding: bool) -> None:
@@ -66,8 +80,9 @@ class Torrent:
         self.ready: asyncio.Future[None] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()
         self.running = False
-        self.figures = (0, 0, 0.0, 0.0, 0)
+        self.figures = Figures()
         self.connected: dict[Endpoint, Candidate] = {}
+        self.dialling: set[Endpoint] = set()
         self._session = session
         self._seeding = seeding
         self._handle: lt.torrent_handle | None = None
@@ -105,7 +120,7 @@ class Torrent:
         self.running = True
         self.handle.resume()
         self._dial(self._candidates)
-        self._session.beat_soon()
+        self._session.watch()
 
     async def pause(self) -> None:
         """Hang up; returns when that is done and all that was received is handed to the disk."""
@@ -133,10 +148,13 @@ class Torrent:
         if self.running and ours:
             self._dial(ours)
 
-    def ask_peers(self) -> None:
-        """Ask who is connected; the engine answers by alert."""
-        if self.running and (self._candidates or self.connected):
-            self.handle.post_peer_info()
+    def list_peers(self) -> list[Endpoint]:
+        """Who finished a handshake. Blocks until the engine has a moment."""
+        unfinished = lt.peer_info.connecting | lt.peer_info.handshake
+        try:
+            return [peer.ip for peer in self.handle.get_peer_info() if not peer.flags & unfinished]
+        except (BackendClosed, RuntimeError):  # removed meanwhile
+            return []
 
     async def flush(self) -> None:
         """Hand everything that was verified before this call to the operating system.
@@ -164,11 +182,13 @@ class Torrent:
         """Dial now. A running torrent dials at the session's next beat, up to a second later, but one that is resumed
         at once: so, while nobody is connected, it is paused and resumed, which breaks nothing then."""
         handle, endpoints = self.handle, list(candidates)
+        if not endpoints:
+            return
 
         def action() -> None:
             for endpoint in endpoints:
                 handle.connect_peer(endpoint, 0, 0)
-            if endpoints and not self.connected:
+            if not self.connected:
                 handle.pause(lt.torrent_handle.graceful_pause)
                 handle.resume()
 
@@ -202,13 +222,19 @@ class Torrent:
                 _fail(future, BackendClosed("the torrent is closed"))
             queue.clear()
 
+    def on_peers(self, endpoints: Iterable[Endpoint]) -> None:
+        """These have finished a handshake."""
+        for endpoint in endpoints:
+            if endpoint in self.dialling:
+                self._connected(endpoint)
+
     def on_figures(self, status: lt.torrent_status) -> None:
         """The latest figures."""
-        self.figures = (
+        self.figures = Figures(
             status.total_payload_upload,
             status.total_payload_download,
-            float(status.upload_payload_rate),
-            float(status.download_payload_rate),
+            status.upload_payload_rate,
+            status.download_payload_rate,
             status.num_peers,
         )
 
@@ -258,16 +284,14 @@ class Torrent:
             _answer(self._resume_data.pop(0))
 
     def _on_connection(self, alert: lt.peer_connect_alert) -> None:
-        # For one we dial this comes before the handshake; those are reported when the engine lists them.
-        if alert.endpoint not in self._candidates:
+        # For one that we dial this comes before the handshake, and no alert comes after it.
+        if alert.endpoint in self._candidates:
+            self.dialling.add(alert.endpoint)
+        else:
             self._connected(alert.endpoint)
 
-    def _on_peers(self, alert: lt.peer_info_alert) -> None:
-        for peer in alert.peer_info:
-            if not peer.flags & (lt.peer_info.connecting | lt.peer_info.handshake):
-                self._connected(peer.ip)
-
     def _connected(self, endpoint: Endpoint) -> None:
+        self.dialling.discard(endpoint)
         if endpoint not in self.connected:
             self.connected[endpoint] = candidate = _candidate(endpoint)
             self._refused.pop(endpoint, None)
@@ -275,6 +299,7 @@ class Torrent:
 
     def _on_disconnection(self, alert: lt.peer_disconnected_alert) -> None:
         endpoint = alert.endpoint
+        self.dialling.discard(endpoint)
         was_connected = self.connected.pop(endpoint, None) is not None
         ours = endpoint in self._candidates
         if self._abandoned or not (ours or was_connected):
@@ -300,7 +325,6 @@ class Torrent:
         lt.save_resume_data_alert: _on_resume_data,
         lt.save_resume_data_failed_alert: _on_no_resume_data,
         lt.peer_connect_alert: _on_connection,
-        lt.peer_info_alert: _on_peers,
         lt.peer_disconnected_alert: _on_disconnection,
     }
 

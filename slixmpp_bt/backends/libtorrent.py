@@ -1,0 +1,122 @@
+"""The default backend: libtorrent 2.0 or 2.1, closed to the public.
+
+No DHT, no local discovery, no peer exchange, no trackers; UPnP and NAT-PMP only if asked for. Who does not know the
+info-hash and an address does not find it, and the handshake gives neither away (message stream encryption).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..config import Endpoint
+from ..constants import Mode
+from ..errors import BackendClosed, BackendUnavailable
+from ..manifest import Manifest
+from ..messages import Candidate
+from .base import UNLIMITED, Admission, Backend, Download, RateLimits, Seed
+from .plain import PlainBackend
+
+if TYPE_CHECKING:
+    from ._libtorrent.session import Session
+
+
+class LibtorrentBackend(Backend):
+    """See :class:`~slixmpp_bt.backends.Backend`. It costs three threads and about a megabyte once it has started."""
+
+    modes = frozenset({Mode.PRIVATE})
+
+    def __init__(
+        self, listen: tuple[Endpoint, ...], rates: RateLimits = UNLIMITED, *, port_mapping: bool = False
+    ) -> None:
+        super().__init__(listen, rates, port_mapping=port_mapping)
+        self._plain = PlainBackend(listen)
+        self._session: Session | None = None
+        self._starting = asyncio.Lock()
+        self._closed = False
+        self._callbacks: list[Callable[[], None]] = []
+        self._told: tuple[Candidate, ...] = ()
+
+    async def candidates(self, mode: Mode) -> tuple[Candidate, ...]:
+        if mode not in self.modes:
+            return ()
+        session = await self._started()
+        self._told = session.listening.candidates()
+        return self._told
+
+    def on_candidates_changed(self, callback: Callable[[], None]) -> None:
+        self._callbacks.append(callback)
+
+    async def open_seed(self, manifest: Manifest, files: Mapping[int, Path], admission: Admission) -> Seed:
+        if not self._swarms(manifest, admission):
+            return await self._plain.open_seed(manifest, files, admission)
+        from ._libtorrent.handles import TorrentSeed
+
+        seed = TorrentSeed(await self._started(), manifest, files)
+        await seed.open()
+        return seed
+
+    async def open_download(
+        self,
+        manifest: Manifest,
+        files: Mapping[int, Path],
+        admission: Admission,
+        *,
+        checkpoint: bytes | None = None,
+        select: frozenset[int] | None = None,
+    ) -> Download:
+        if not self._swarms(manifest, admission):
+            return await self._plain.open_download(manifest, files, admission, checkpoint=checkpoint, select=select)
+        from ._libtorrent.handles import TorrentDownload
+
+        download = TorrentDownload(await self._started(), manifest, files, checkpoint, select)
+        await download.open()
+        return download
+
+    async def set_limits(self, rates: RateLimits) -> None:
+        self._check_open()
+        self.rates = rates
+        if self._session is not None:
+            self._session.set_rates(rates)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        await self._plain.aclose()
+        async with self._starting:
+            if self._session is not None:
+                await self._session.aclose()
+                self._session = None
+
+    def _swarms(self, manifest: Manifest, admission: Admission) -> bool:
+        """Whether there is something to swarm: files that are all empty make no torrent."""
+        self._check_open()
+        return admission.mode in self.modes and manifest.piece_count > 0
+
+    async def _started(self) -> Session:
+        self._check_open()
+        async with self._starting:
+            self._check_open()
+            if self._session is None:
+                try:
+                    from ._libtorrent.session import Session
+                except ImportError as error:
+                    raise BackendUnavailable(
+                        f"libtorrent is not installed or does not load ({error}); "
+                        "install it, or configure {'backend': 'plain'} to do without a swarm"
+                    ) from None
+                self._session = await Session.start(self.listen, self.rates, self.port_mapping)
+                self._session.set_rates(self.rates)  # which may have changed meanwhile
+                self._session.changed = self._on_change
+            return self._session
+
+    def _on_change(self) -> None:
+        if self._session is not None and self._told and self._session.listening.candidates() != self._told:
+            self._told = self._session.listening.candidates()
+            for callback in self._callbacks:
+                callback()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendClosed("the backend is closed")

@@ -1,0 +1,106 @@
+"""One side of a transfer as a process of its own: ``python -m tests.peer``; prints one JSON object when it is done."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import slixmpp
+
+from slixmpp_bt.backends.libtorrent import LibtorrentBackend
+from slixmpp_bt.constants import Mode
+from slixmpp_bt.messages import Candidate
+
+from .servers import PASSWORD
+from .world import Member
+
+
+class Unreachable(LibtorrentBackend):
+    """Names a port where nobody listens, so that only this side can dial."""
+
+    async def candidates(self, mode: Mode) -> tuple[Candidate, ...]:
+        return tuple(Candidate(candidate.address, 1) for candidate in await super().candidates(mode))
+
+
+class Lag:
+    """How late the event loop wakes up, in seconds, sampled every 5 ms."""
+
+    def __init__(self) -> None:
+        self.samples: list[float] = []
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(0.005)
+            self.samples.append(loop.time() - before - 0.005)
+
+    async def stop(self) -> dict[str, float]:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        ordered = sorted(self.samples) or [0.0]
+        return {
+            "p50": ordered[len(ordered) // 2],
+            "p99": ordered[len(ordered) * 99 // 100],
+            "max": ordered[-1],
+        }
+
+
+async def main(options: argparse.Namespace) -> dict[str, Any]:
+    xmpp = slixmpp.ClientXMPP(options.jid, PASSWORD)
+    xmpp.ca_certs, xmpp.enable_direct_tls = options.ca_certs, False
+    me = Member(xmpp, options.home)
+    config: dict[str, Any] = {"limits": {"max_size": 1 << 40}, "auto_accept": options.to is None}
+    if options.unreachable:
+        config["backend"] = Unreachable
+    bt = me.register(**config)
+    xmpp.add_event_handler("message", lambda message: message.reply(message["body"]).send() if message["body"] else 0)
+    started = asyncio.Event()
+    xmpp.add_event_handler("session_start", lambda _: started.set())
+    xmpp.connect(options.host, options.port)
+    await asyncio.wait_for(started.wait(), 60)
+    await xmpp.get_roster()
+    xmpp.send_presence()
+    print("ready", flush=True)
+    lag, begun = Lag(), time.monotonic()
+    if options.to:
+        transfer = await bt.send_file(options.to, options.path)
+    else:
+        transfer = await me.expect("bt_transfer_start")
+    path = await transfer.wait()
+    await transfer.released()
+    outcome = {
+        "path": str(path),
+        "seconds": time.monotonic() - begun,
+        "lag": await lag.stop(),
+        "stanza_bytes": me.stanza_bytes,
+        "routes": transfer.routes,
+        "rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "dials": options.unreachable,
+    }
+    if options.to is None:
+        await asyncio.sleep(0.2)  # let the last word leave
+    await bt.aclose()
+    await xmpp.disconnect()
+    return outcome
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--jid", required=True)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--ca-certs", type=Path, required=True)
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--to")
+    parser.add_argument("--path", type=Path)
+    parser.add_argument("--unreachable", action="store_true")
+    print(json.dumps(asyncio.run(main(parser.parse_args()))), flush=True)
+    sys.exit(0)

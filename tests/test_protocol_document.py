@@ -1,0 +1,149 @@
+"""The specification (docs/protocol) says what the code does: its examples are valid, understood, and what we send."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+
+import pytest
+import xmlschema
+from slixmpp import Iq, Message
+from xmlschema.validators import XsdAtomicRestriction
+
+from slixmpp_bt import constants, messages, stanza
+from slixmpp_bt.manifest import Manifest, ManifestLimits
+
+DIRECTORY = Path(__file__).parents[1] / "docs" / "protocol"
+DOCUMENT = ElementTree.parse(DIRECTORY / "xep-bt.xml").getroot()
+SCHEMA = xmlschema.XMLSchema(DIRECTORY / "bt.xsd")
+LIMITS = ManifestLimits(max_size=1 << 30, max_files=100, max_length=1 << 20)
+
+
+class Example(NamedTuple):
+    """One stanza of an example."""
+
+    caption: str
+    xml: Element
+
+    @property
+    def stanza(self) -> Message | Iq:
+        return (Message if self.xml.tag.endswith("}message") else Iq)(xml=self.xml)
+
+    @property
+    def payload(self) -> Element:
+        """The element that :func:`slixmpp_bt.stanza.build` makes."""
+        return next(child for child in self.xml if _ours(child) is not None)
+
+
+def _ours(child: Element) -> Element | None:
+    """The topmost element of our namespace in `child`."""
+    return next((e for e in child.iter() if e.tag.startswith(f"{{{constants.NS}}}")), None)
+
+
+def _examples() -> Iterator[Example]:
+    for example in DOCUMENT.iter("example"):
+        for xml in ElementTree.fromstring(f"<all>{example.text}</all>"):
+            yield Example(f"{example.attrib['caption']} ({xml.get('id')}, {xml.get('type')})", xml)
+
+
+EXAMPLES = list(_examples())
+CARRIERS = [e for e in EXAMPLES if any(_ours(child) is not None for child in e.xml)]
+OFFERS = [e for e in CARRIERS if isinstance(stanza.find(e.stanza), messages.Offer)]
+WHOLE_OFFERS = [e for e in OFFERS if getattr(stanza.find(e.stanza), "info", None)]
+
+
+def by_caption(examples: list[Example]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("example", examples, ids=lambda example: example.caption)
+
+
+@by_caption(CARRIERS)
+def test_example_is_valid_by_the_schema(example: Example) -> None:
+    ours = _ours(example.payload)
+    assert ours is not None
+    SCHEMA.validate(ours)
+
+
+@by_caption(CARRIERS)
+def test_example_understood_and_built_again_is_the_same(example: Example) -> None:
+    message = stanza.find(example.stanza)
+    assert message is not None
+    assert _canonical(stanza.build(message)) == _canonical(example.payload)
+
+
+@by_caption([e for e in CARRIERS if isinstance(e.stanza, Message)])
+def test_example_message_is_what_we_would_send(example: Example) -> None:
+    message = stanza.find(example.stanza)
+    assert isinstance(message, messages.Offer | messages.Withdraw)
+    sent = Message(xml=Element(example.xml.tag, example.xml.attrib))
+    stanza.fill_message(sent, message)
+    assert sorted(map(_canonical, sent.xml)) == sorted(map(_canonical, example.xml))
+
+
+@by_caption([e for e in EXAMPLES if e not in CARRIERS])
+def test_example_without_a_payload_carries_no_request(example: Example) -> None:
+    assert stanza.find(example.stanza) in (None, messages.Done())
+
+
+@by_caption(EXAMPLES)
+def test_example_keeps_to_the_budget(example: Example) -> None:
+    stanza.within_budget(example.stanza)
+
+
+@by_caption(WHOLE_OFFERS)
+def test_example_manifest_is_real(example: Example) -> None:
+    offer = stanza.find(example.stanza)
+    assert isinstance(offer, messages.Offer)
+    assert offer.info is not None
+    manifest = Manifest.parse(offer.info, LIMITS)
+    assert (manifest.name, manifest.size) == (offer.name, offer.size)
+    assert manifest.info_hash == hashlib.sha256(offer.info).digest() == offer.info_hash
+
+
+def test_every_message_has_an_example() -> None:
+    shown = {type(stanza.find(example.stanza)) for example in EXAMPLES}
+    assert shown >= {form.carries for form in stanza._FORMS} | {messages.Done}
+
+
+@pytest.mark.parametrize("unknown", [Element(f"{{{constants.NS}}}news"), Element("{urn:example}x")])
+def test_example_with_something_unknown_is_understood_all_the_same(unknown: Element) -> None:
+    for example in CARRIERS:
+        expected = stanza.find(example.stanza)
+        extended = ElementTree.fromstring(ElementTree.tostring(example.xml))
+        ours = next(e for e in map(_ours, extended) if e is not None)
+        ours.append(unknown)
+        ours.set("news", "1")
+        assert stanza.find(replace_xml(example, extended)) == expected
+
+
+def test_schema_in_the_document_is_the_schema_file() -> None:
+    section = next(s for s in DOCUMENT.iter("section1") if s.get("anchor") == "schema")
+    written = (section.findtext("code") or "").strip()
+    assert written == (DIRECTORY / "bt.xsd").read_text().partition("?>")[2].strip()
+
+
+def test_schema_has_the_elements_of_the_code() -> None:
+    ours = {form.name for form in stanza._FORMS if form.tag.startswith(f"{{{constants.NS}}}")}
+    assert set(SCHEMA.elements) == ours | {"torrent"}
+    assert SCHEMA.target_namespace == constants.NS
+
+
+@pytest.mark.parametrize(
+    ("type_name", "words"),
+    [("mode", set(constants.Mode)), ("route", set(constants.Route))],
+)
+def test_schema_vocabulary_is_that_of_the_code(type_name: str, words: set[str]) -> None:
+    described = SCHEMA.types[type_name]
+    assert isinstance(described, XsdAtomicRestriction)
+    assert set(described.enumeration or ()) == words
+
+
+def replace_xml(example: Example, xml: Element) -> Message | Iq:
+    return example._replace(xml=xml).stanza
+
+
+def _canonical(xml: Element) -> str:
+    return ElementTree.canonicalize(ElementTree.tostring(xml), strip_text=True)
