@@ -145,17 +145,22 @@ class Exchange:
         return info_hash is not None
 
     def _judge(self, offer: IncomingOffer, peer: Peer) -> Verdict:
-        waiting = sum(o.source.bare == peer.bare and not o.answered for o in self._incoming.values())
-        counts = Counts(offers=waiting, transfers=0)
+        verdict = policy.decide(offer.message, peer, self._context.config, self._counts(peer))
+        if verdict.kind == "decline" or offer.message.info is None:
+            return verdict
         try:
-            if offer.message.info is not None:
-                offer.set_manifest(parse_manifest(offer.message.info, offer, self._context))
+            offer.set_manifest(parse_manifest(offer.message.info, offer, self._context))
         except LimitExceeded as error:
             return Verdict("decline", error)
         except BTError as error:
             log.warning("an offer of %s is ignored: %s", peer.jid, error)
             return Verdict("decline", None)
-        return policy.decide(offer.message, peer, self._context.config, counts, offer.manifest)
+        return verdict
+
+    def _counts(self, peer: Peer) -> Counts:
+        who = _key(peer, "")
+        waiting = sum(_key(offer.source, "") == who for offer in self._incoming.values() if not offer.answered)
+        return Counts(offers=waiting)
 
     def _refuse(self, key: Key, offer: IncomingOffer, verdict: Verdict) -> None:
         self._remember(key, offer)

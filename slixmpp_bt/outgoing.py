@@ -241,7 +241,8 @@ class OutgoingOffer:
             receiver.stays = message.seeding is not None
             receiver.transfer.feed(*heard(message.kind, message.reason, message.text))
         elif message.transfer is not None:
-            self._over.add(message.transfer)
+            if len(self._over) < _MAX_RECEIVERS:
+                self._over.add(message.transfer)
             if self.single is not None and self.single.id is None:
                 self.single.feed(*heard(message.kind, message.reason, message.text))
         elif message.kind == "decline":

@@ -21,7 +21,21 @@ from .errors import (
     StorageError,
 )
 from .manifest import Manifest, ManifestLimits
-from .messages import MAX_META_CHUNK, Accept, Accepted, Candidate, End, Meta, MetaChunk, Peers, Reply, Report, Request
+from .messages import (
+    MAX_CANDIDATES,
+    MAX_META_CHUNK,
+    MAX_PEERS,
+    Accept,
+    Accepted,
+    Candidate,
+    End,
+    Meta,
+    MetaChunk,
+    Peers,
+    Reply,
+    Report,
+    Request,
+)
 from .negotiation import Action, Event
 from .outbox import NOT_NOW
 from .progress import Progress
@@ -135,7 +149,7 @@ class Receiving(Side):
             return
         own = await self._own()
         self._download.remove_candidates(message.left)
-        self._download.add_candidates(addresses.acceptable(message.joined, own))
+        self._download.add_candidates(addresses.acceptable(message.joined, own, most=MAX_PEERS))
         if message.left and not message.joined:
             self._why_not = "the sender has stopped serving for now"
 
@@ -227,7 +241,7 @@ class Receiving(Side):
             self.transfer.feed(Event.HAVE_ALL)
             return
         own = await self._own()
-        theirs = addresses.acceptable((*answer.candidates, *answer.peers), own)
+        theirs = addresses.acceptable((*answer.candidates, *answer.peers), own, most=MAX_CANDIDATES + MAX_PEERS)
         if not theirs:
             why = addresses.explain(own, answer.candidates) or "the sender offers no address that may be dialled"
             raise NoRoute(f"no way to the sender: {why}", {Route.SWARM: why})
@@ -263,16 +277,26 @@ class Receiving(Side):
         assert landing is not None
         if download is not None and not await download.finished():
             raise StorageError("not everything that arrived could be stored")
+        self.measure()
+        seeding = download is not None and self._context.config.seed_after > 0
+        if download is not None and (not seeding or not landing.linkable):
+            # Where there are no hard links the files are moved, so the engine has to let go of them first.
+            self._download, seeding = None, False
+            await download.aclose()
         self._published = await landing.publish()
-        if download is not None:
-            self.measure()
+        if download is not None and seeding:
             self._download = None
-            if self._context.config.seed_after:
-                self._seed = await download.publish(landing.finals)
-            else:
-                await download.aclose()
+            self._seed = await self._seed_on(download, landing)
         self._last = Progress(self._total(), self._total(), routes=self._last.routes)
         self.transfer.feed(Event.PUBLISHED)
+
+    async def _seed_on(self, download: Download, landing: Landing) -> Seed | None:
+        try:
+            return await download.publish(landing.finals)
+        except BTError as error:
+            log.warning("%s: does not serve others: %s", self.transfer, error)
+            await download.aclose()
+            return None
 
     async def _go_on_seeding(self, seed: Seed) -> None:
         try:

@@ -163,5 +163,10 @@ class Seeding:
         joined, left = known - receiver.introduced, receiver.introduced - known
         if not joined and not left:
             return
-        if await receiver.send_peers(tuple(joined)[:MAX_PEERS], tuple(left)[:MAX_PEERS]):
-            receiver.introduced = known
+        # One message has room for so many in all; the rest follows with the next.
+        gone = tuple(left)[:MAX_PEERS]
+        new = tuple(joined)[: MAX_PEERS - len(gone)]
+        if await receiver.send_peers(new, gone):
+            receiver.introduced = receiver.introduced - set(gone) | set(new)
+        if receiver.introduced != known:
+            self.changed()

@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 import pytest
 import slixmpp
 from slixmpp import JID
-from slixmpp.exceptions import IqError, PresenceError
+from slixmpp.exceptions import IqError
 
 from slixmpp_bt.testing import LoopbackServer
 from slixmpp_bt.testing.muc_room import HISTORY
@@ -34,6 +34,13 @@ class Guest:
 
     async def join(self, room: str, nick: str, **options: Any) -> Any:
         return await self.muc.join_muc_wait(JID(room), nick, timeout=PATIENCE, **options)
+
+    async def is_refused(self, room: str, nick: str) -> str:
+        """Why the room does not let this client in. (slixmpp waits for Prosody's errors in vain: they have no x.)"""
+        self.client.send_raw(f"<presence to='{room}/{nick}'><x xmlns='http://jabber.org/protocol/muc'/></presence>")
+        error = (await self.sees(f"{room}/{nick}", "error")).find("{jabber:client}error")
+        assert error is not None
+        return str(error[0].tag.rpartition("}")[2])
 
     async def unlock(self, room: str, **fields: str) -> None:
         """Make a new room one that all may enter, configured in this way."""
@@ -94,9 +101,7 @@ async def test_join_nick_in_use_conflicts(server: Server) -> None:
     room, _ = await party(server, "erin")
     frank = Guest(server.client(f"{await server.add_user('frank')}/x"))
     await server.connect(frank.client)
-    with pytest.raises(PresenceError) as caught:
-        await frank.join(room, "erin")
-    assert caught.value.condition == "conflict"
+    assert await frank.is_refused(room, "erin") == "conflict"
 
 
 async def test_message_to_all_is_reflected_to_all(server: Server) -> None:
@@ -219,9 +224,7 @@ async def test_ban_makes_an_occupant_go_and_stay_away(server: Server) -> None:
     bare = JID(frank.client.boundjid.bare)
     await erin.muc.set_affiliation(JID(room), "outcast", jid=bare, timeout=PATIENCE)
     assert "301" in codes(await frank.sees(f"{room}/frank", "unavailable"))
-    with pytest.raises(PresenceError) as caught:
-        await frank.join(room, "frank")
-    assert caught.value.condition == "forbidden"
+    assert await frank.is_refused(room, "frank") == "forbidden"
 
 
 async def test_real_jids_are_seen_by_moderators_only_if_the_room_hides_them(server: Server) -> None:
@@ -265,16 +268,14 @@ async def test_subject_set_is_told_to_who_comes(server: Server) -> None:
     await until(lambda: any(m.findtext("{jabber:client}subject") == "tea" for m in erin.inbox.select("message")))
     frank = Guest(server.client(f"{await server.add_user('frank')}/x"))
     await server.connect(frank.client)
-    assert (await frank.join(room, "frank")).subject["subject"] == "tea"
+    assert (await frank.join(room, "frank"))[1]["subject"] == "tea"
 
 
 async def test_password_is_asked_for(server: Server) -> None:
     room, _ = await party(server, "erin", passwordprotectedroom="1", roomsecret="sesame")
     frank = Guest(server.client(f"{await server.add_user('frank')}/x"))
     await server.connect(frank.client)
-    with pytest.raises(PresenceError) as caught:
-        await frank.join(room, "frank")
-    assert caught.value.condition == "not-authorized"
+    assert await frank.is_refused(room, "frank") == "not-authorized"
     await frank.join(room, "frank", password="sesame")
 
 
@@ -282,9 +283,7 @@ async def test_members_only_room_lets_members_in(server: Server) -> None:
     room, (erin,) = await party(server, "erin", membersonly="1")
     frank = Guest(server.client(f"{await server.add_user('frank')}/x"))
     await server.connect(frank.client)
-    with pytest.raises(PresenceError) as caught:
-        await frank.join(room, "frank")
-    assert caught.value.condition == "registration-required"
+    assert await frank.is_refused(room, "frank") == "registration-required"
     bare = JID(frank.client.boundjid.bare)
     await erin.muc.set_affiliation(JID(room), "member", jid=bare, timeout=PATIENCE)
     await frank.join(room, "frank")
@@ -297,7 +296,7 @@ async def test_room_left_by_all_is_gone_unless_persistent(server: Server) -> Non
         await erin.sees(f"{room}/erin", "unavailable")
         alice = Guest(server.client("alice/a"))
         await server.connect(alice.client)
-        presence = (await alice.join(room, "alice")).own_presence
+        presence, *_ = await alice.join(room, "alice")
         assert ("201" in codes(presence.xml)) == (persistent == "0")
         await alice.client.disconnect()
 

@@ -18,7 +18,7 @@ from .servers import Server
 
 LISTEN = ["127.0.0.1", "[::1]"]
 #: Seconds until a scenario gives up.
-PATIENCE = 20.0
+PATIENCE = 12.0
 EVENTS = ("bt_offer", "bt_offer_end", "bt_transfer_start", "bt_progress", "bt_transfer_end")
 
 

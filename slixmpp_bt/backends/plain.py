@@ -52,7 +52,7 @@ class PlainBackend(Backend):
         self._check_open()
 
     async def open_seed(self, manifest: Manifest, files: Mapping[int, Path], admission: Admission) -> Seed:
-        self._check_open()
+        self._check_new(manifest)
         seed = PlainSeed(manifest, self._handles)
         await seed.open(files)
         return seed
@@ -66,7 +66,7 @@ class PlainBackend(Backend):
         checkpoint: bytes | None = None,
         select: frozenset[int] | None = None,
     ) -> Download:
-        self._check_open()
+        self._check_new(manifest)
         download = PlainDownload(manifest, select, self._handles)
         await download.open(files, checkpoint)
         return download
@@ -79,6 +79,11 @@ class PlainBackend(Backend):
         self._closed = True
         await asyncio.gather(*(handle.aclose() for handle in tuple(self._handles)))
 
+    def _check_new(self, manifest: Manifest) -> None:
+        self._check_open()
+        if any(handle.is_open_for(manifest) for handle in self._handles):
+            raise BTError("this offer is already open in this backend")
+
     def _check_open(self) -> None:
         if self._closed:
             raise BackendClosed("the backend is closed")
@@ -87,9 +92,14 @@ class PlainBackend(Backend):
 class PlainSwarm(Swarm):
     """Nobody there."""
 
-    def __init__(self) -> None:
+    def __init__(self, manifest: Manifest) -> None:
         self.events = EventStream()
+        self._manifest = manifest
         self._closed = False
+
+    def is_open_for(self, manifest: Manifest) -> bool:
+        """Whether this is of `manifest`, and not closed."""
+        return not self._closed and manifest == self._manifest
 
     def add_candidates(self, candidates: Iterable[Candidate]) -> None:
         self._check_open()
@@ -118,14 +128,17 @@ class PlainSeed(PlainSwarm, Seed):
     def __init__(
         self, manifest: Manifest, handles: WeakSet[PlainSeed | PlainDownload], select: frozenset[int] | None = None
     ) -> None:
-        super().__init__()
-        handles.add(self)
-        self._manifest = manifest
+        super().__init__(manifest)
         self._select = select
+        handles.add(self)
 
     async def open(self, files: Mapping[int, Path]) -> None:
         """Look whether the files are there."""
-        await in_thread(_store.check_complete, self._manifest, files, self._select)
+        try:
+            await in_thread(_store.check_complete, self._manifest, files, self._select)
+        except BaseException:
+            await self.aclose()
+            raise
 
     def status(self) -> Status:
         self._check_open()
@@ -138,10 +151,9 @@ class PlainDownload(PlainSwarm, Download):
     def __init__(
         self, manifest: Manifest, select: frozenset[int] | None, handles: WeakSet[PlainSeed | PlainDownload]
     ) -> None:
-        super().__init__()
+        super().__init__(manifest)
         handles.add(self)
         self._handles = handles
-        self._manifest = manifest
         self._select = select
         self._files: dict[int, Path] = {}
         self._had: set[int] = set()
@@ -153,8 +165,12 @@ class PlainDownload(PlainSwarm, Download):
 
     async def open(self, files: Mapping[int, Path], checkpoint: bytes | None) -> None:
         """Make the part files, and take up what a checkpoint says."""
-        self._files = await in_thread(_store.prepare, self._manifest, files, self._select)
-        pieces, self._manifest = await in_thread(_store.decode_checkpoint, self._manifest, self._files, checkpoint)
+        try:
+            self._files = await in_thread(_store.prepare, self._manifest, files, self._select)
+            pieces, self._manifest = await in_thread(_store.decode_checkpoint, self._manifest, self._files, checkpoint)
+        except BaseException:
+            await self.aclose()
+            raise
         self._had |= pieces
         self._missing -= pieces
         self._verified = sum(map(self._manifest.piece_size, self._had))

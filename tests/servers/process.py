@@ -23,7 +23,8 @@ import pytest
 from slixmpp_bt.testing.certificates import make_certificates
 
 HERE = Path(__file__).parent
-#: Accounts that are always there; :meth:`~tests.servers.server.Server.add_user` makes one that no other test has.
+#: Accounts that are always there. A real server keeps their rosters and messages from test to test; a test that minds
+#: uses :meth:`~tests.servers.server.Server.add_user`.
 USERS = ("alice", "bob", "carol", "dave")
 #: What a component (XEP-0114) proves itself with.
 COMPONENT_SECRET = "component-secret"

@@ -59,9 +59,14 @@ class TorrentSwarm(Swarm):
         self._moved = (0, 0)  # bytes up and down by earlier torrents
 
     async def open(self) -> None:
-        """Begin: connect to peers from now on."""
-        async with self._changing:
-            await self._attach()
+        """Begin: connect to peers from now on. Closed if that fails."""
+        try:
+            await self._prepare()
+            async with self._changing:
+                await self._attach()
+        except BaseException:
+            await self.aclose()
+            raise
 
     def add_candidates(self, candidates: Iterable[Candidate]) -> None:
         self._check_open()
@@ -133,6 +138,9 @@ class TorrentSwarm(Swarm):
         self.events.put(AddressLearnt(candidate))
 
     # Inner workings
+
+    async def _prepare(self) -> None:
+        """What comes before the first torrent."""
 
     def _params(self) -> lt.add_torrent_params:
         """What the next torrent is made of. Blocks."""
@@ -228,8 +236,6 @@ class TorrentDownload(TorrentSwarm, Download):
         self._synced = False
 
     async def open(self) -> None:
-        pieces, self._manifest = await in_thread(self._prepare)
-        self._restart_from(pieces)
         await super().open()
         if not self._missing:
             self.events.put(Finished())
@@ -356,9 +362,13 @@ class TorrentDownload(TorrentSwarm, Download):
     def _params(self) -> lt.add_torrent_params:
         return download_params(self._manifest, self._files, self._flushed, self._missing - self._claimed)
 
-    def _prepare(self) -> tuple[frozenset[int], Manifest]:
-        self._files = _store.prepare(self._manifest, self._files, self._select)
-        return _store.decode_checkpoint(self._manifest, self._files, self._checkpoint)
+    async def _prepare(self) -> None:
+        self._files = await in_thread(_store.prepare, self._manifest, self._files, self._select)
+        pieces, self._manifest = await in_thread(
+            _store.decode_checkpoint, self._manifest, self._files, self._checkpoint
+        )
+        self._checkpoint = None
+        self._restart_from(pieces)
 
     def _restart_from(self, pieces: Iterable[int]) -> None:
         """Count exactly `pieces` as had and flushed."""

@@ -58,9 +58,12 @@ def _params(manifest: Manifest, files: Mapping[int, Path]) -> lt.add_torrent_par
     params.renamed_files = {
         engine[index]: str(files[index].absolute()) if index in files else f"{unwanted}{index}" for index in engine
     }
-    priorities = [0] * (max(engine.values()) + 1)
+    # A pad has its file's priority: a piece that reaches into an unwanted one is not asked for.
+    priorities = [0] * (max(engine.values()) + 2)
     for index in files:
-        priorities[engine[index]] = 4
+        padded = manifest.files[index].size % manifest.piece_length
+        for place in range(engine[index], engine[index] + (2 if padded else 1)):
+            priorities[place] = 4
     params.file_priorities = priorities
     params.flags = (
         lt.torrent_flags.paused

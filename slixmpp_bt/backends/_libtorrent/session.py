@@ -60,17 +60,27 @@ class Session:
         """
         self = cls(listen)
         try:
-            self._session = await in_thread(_open, session_settings(listen, rates, port_mapping))
+            await in_thread(self._open, session_settings(listen, rates, port_mapping))
         except BaseException:
+            self._session = None
             self._close_sockets()
             raise
         self._loop.add_reader(self._bell, self._wake)
-        self._session.set_alert_fd(self._rope.fileno())
+        self.engine.set_alert_fd(self._rope.fileno())
         self._wake()
         if not self.listening.anywhere:
             await self.aclose()
             raise BackendUnavailable(f"libtorrent cannot listen: {self.listening.failure}")
         return self
+
+    def _open(self, settings: lt.settings_pack) -> None:
+        """Start an engine without plugins but the one that bans who sends bad blocks; returns when it has tried to
+        listen everywhere. Runs in a thread, and returns nothing: a future would keep the engine alive."""
+        session = lt.session(settings, flags=0)
+        session.add_extension("smart_ban")
+        session.set_peer_class_filter(one_class_for_all())
+        session.listen_port()  # answered after the sockets were opened
+        self._session = session
 
     @property
     def engine(self) -> lt.session:
@@ -108,16 +118,18 @@ class Session:
         except TimeoutError:
             log.warning("libtorrent did not let go of a torrent's files in time")
 
-    def dial_now(self, action: Callable[[], None]) -> None:
+    def dial_now(self, action: Callable[[], None], *, utp: bool) -> None:
         """Run `action`, which makes the engine dial, with the time that has to pass between two attempts lifted.
 
         The engine carries out what it is told in order, so nothing else is dialled by that.
+
+        :param utp: dial by uTP, and by TCP where that fails; else by TCP only.
         """
-        self.engine.apply_settings({"min_reconnect_time": 0})
+        self.engine.apply_settings({"min_reconnect_time": 0, "enable_outgoing_utp": utp})
         try:
             action()
         finally:
-            self.engine.apply_settings({"min_reconnect_time": RECONNECT})
+            self.engine.apply_settings({"min_reconnect_time": RECONNECT, "enable_outgoing_utp": False})
 
     def forget(self, addresses: Iterable[Address]) -> None:
         """Hang up on everybody at `addresses` and dial them no more, whoever of our torrents did.
@@ -255,13 +267,3 @@ class Session:
             torrent = self._by_handle.get(hash(status.handle))
             if torrent is not None:
                 torrent.on_figures(status)
-
-
-def _open(settings: lt.settings_pack) -> lt.session:
-    """Start an engine without plugins but the one that bans who sends bad blocks; returns when it has tried to listen
-    everywhere."""
-    session = lt.session(settings, flags=0)
-    session.add_extension("smart_ban")
-    session.set_peer_class_filter(one_class_for_all())
-    session.listen_port()  # answered after the sockets were opened
-    return session

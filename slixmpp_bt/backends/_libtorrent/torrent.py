@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 Endpoint = tuple[str, int]
 
-#: Flags of a peer for ``connect_peer``: none makes the engine dial by TCP; this one by uTP first, then by TCP.
-_UTP_FIRST = 4
+#: The flag for ``connect_peer`` by which a peer counts as reachable by uTP, even after that failed.
+_SUPPORTS_UTP = 4
+#: Seconds between two attempts to reach by uTP, through routers that let no TCP in, whom TCP does not reach.
+_UTP_PAUSE = 15.0
 #: Seconds after which a flush counts as failed: a slow disk may have hundreds of MiB to write.
 _FLUSH_PATIENCE = 120.0
 #: Seconds that :meth:`Torrent.pause` waits for the engine to have hung up.
@@ -89,6 +91,7 @@ class Torrent:
         self._abandoned = False
         self._candidates: dict[Endpoint, Candidate] = {}
         self._refused: dict[Endpoint, str] = {}
+        self._next_utp = 0.0
         self._flushing = asyncio.Lock()
         self._flushes: list[asyncio.Future[None]] = []
         self._pauses: list[asyncio.Future[None]] = []
@@ -178,7 +181,7 @@ class Torrent:
         self.handle.save_resume_data()
         return answer.result() if await _within(answer, _FLUSH_PATIENCE) else None
 
-    def _dial(self, candidates: Iterable[Endpoint]) -> None:
+    def _dial(self, candidates: Iterable[Endpoint], *, utp: bool = False) -> None:
         """Dial now. A running torrent dials at the session's next beat, up to a second later, but one that is resumed
         at once: so, while nobody is connected, it is paused and resumed, which breaks nothing then."""
         handle, endpoints = self.handle, list(candidates)
@@ -187,12 +190,19 @@ class Torrent:
 
         def action() -> None:
             for endpoint in endpoints:
-                handle.connect_peer(endpoint, 0, 0)
+                handle.connect_peer(endpoint, 0, _SUPPORTS_UTP)
             if not self.connected:
                 handle.pause(lt.torrent_handle.graceful_pause)
                 handle.resume()
 
-        self._session.dial_now(action)
+        self._session.dial_now(action, utp=utp)
+
+    def _dial_by_utp(self) -> None:
+        """Nobody could be reached by TCP: try the other way, now and then."""
+        now = asyncio.get_running_loop().time()
+        if self.running and not self.connected and not self.dialling and now >= self._next_utp:
+            self._next_utp = now + _UTP_PAUSE
+            self._dial(self._candidates, utp=True)
 
     def _expect(self, queue: list[asyncio.Future[Any]]) -> asyncio.Future[Any]:
         future = asyncio.get_running_loop().create_future()
@@ -304,8 +314,8 @@ class Torrent:
         ours = endpoint in self._candidates
         if self._abandoned or not (ours or was_connected):
             return
-        if ours and not was_connected and alert.op == lt.operation_t.connect:
-            self.handle.connect_peer(endpoint, 0, _UTP_FIRST)
+        if ours and alert.op == lt.operation_t.connect:
+            self._dial_by_utp()
         reason = refusal(alert.error, was_connected)
         if reason is not None and self._refused.get(endpoint) != reason:
             if ours:
