@@ -8,13 +8,15 @@ happens into events, feeds them, and does the actions that come back.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from .constants import State
+
+if TYPE_CHECKING:
+    import random
 
 
 class Role(StrEnum):

@@ -257,11 +257,11 @@ class OutgoingOffer:
     def _admit(self, message: Accept, peer: JID) -> Sending:
         receiver = self._receivers.get(message.transfer)
         if receiver is None:
+            if self.single is not None and self.single.id is not None:
+                raise ProtocolError("another device has taken it", "gone", "cancel")
             if self._state is not State.OFFERED or message.transfer in self._over:
                 raise _gone(self.error, "the offer has ended")
             if self.single is not None:
-                if self.single.id is not None:
-                    raise ProtocolError("another device has taken it", "gone", "cancel")
                 self.single.id, self.single.peer = message.transfer, peer
                 receiver = next(iter(self._receivers.values()))
                 self._receivers = {message.transfer: receiver}

@@ -124,7 +124,7 @@ class XEP_BT(BasePlugin):
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return
-        self._hold(loop.create_task(self._end(), name="slixmpp_bt close"))
+        self._hold(loop.create_task(self._finish(), name="slixmpp_bt close"))
 
     def _events(self) -> tuple[tuple[str, Callable[[Any], None]], ...]:
         return (
@@ -136,7 +136,7 @@ class XEP_BT(BasePlugin):
             ("got_online", self._got_online),
         )
 
-    async def _end(self) -> None:
+    async def _finish(self) -> None:
         if self._announced and self.xmpp.is_connected():
             await self.xmpp.plugin["xep_0115"].update_caps()
         await self.aclose()

@@ -24,7 +24,7 @@ TALKS_XMPP = (
     "bytestream.py",
     "rooms.py",
     "catalogue.py",
-    "cli.py",
+    "cli/*",
     "testing/*",
 )
 #: Where the engine may be used: its backend and that one's private helpers.

@@ -226,7 +226,7 @@ async def test_unaccepted_offer_expires_and_can_be_withdrawn(server: Server, tmp
     offer = await bob.expect_offer(2)
     await long.withdraw()
     assert long.state is State.CANCELLED
-    assert await bob.expect("bt_offer_end") is offer
+    assert await bob.expect("bt_offer_end", 2) is offer
     with pytest.raises(Expired):
         await offer.accept()
 

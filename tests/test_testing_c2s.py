@@ -26,6 +26,7 @@ async def test_connect_each_mechanism_gets_in(tls: bool, mechanism: str) -> None
         alice.plugin["feature_mechanisms"].unencrypted_scram = True
         await loopback.connect(alice)
         assert alice.boundjid.full == "alice@localhost/phone"
+        assert alice.transport is not None
         assert (alice.transport.get_extra_info("cipher") is not None) == tls
 
 

@@ -8,6 +8,7 @@ import re
 
 import pytest
 import slixmpp
+from slixmpp import JID
 from slixmpp.exceptions import IqError
 
 from slixmpp_bt.testing import LoopbackServer
@@ -38,7 +39,7 @@ async def test_component_answers_and_asks() -> None:
             xmpp.register_plugin("xep_0199")
             await loopback.connect(xmpp)
         await settle(alice, "files@bot.localhost/x")
-        await bot.plugin["xep_0199"].send_ping(alice.boundjid, ifrom="files@bot.localhost")
+        await bot.plugin["xep_0199"].send_ping(alice.boundjid, ifrom=JID("files@bot.localhost"))
 
 
 async def test_component_stanzas_are_in_the_namespace_of_each_stream() -> None:
@@ -65,7 +66,7 @@ async def test_component_messages_are_understood_by_slixmpp_on_both_sides() -> N
         alice.add_event_handler("message", lambda message: heard.put_nowait(message["body"]))
         for xmpp in (alice, bot):
             await loopback.connect(xmpp)
-        alice.send_message("bot.localhost", "hi")
+        alice.send_message(JID("bot.localhost"), "hi")
         assert await asyncio.wait_for(heard.get(), 10) == "ho"
 
 
@@ -76,7 +77,7 @@ async def test_component_error_reaches_the_client_with_its_condition() -> None:
         for xmpp in (alice, bot):
             await loopback.connect(xmpp)
         with pytest.raises(IqError) as caught:
-            await alice.plugin["xep_0199"].send_ping("bot.localhost")
+            await alice.plugin["xep_0199"].send_ping(JID("bot.localhost"))
         assert caught.value.condition == "feature-not-implemented"
 
 
@@ -86,7 +87,7 @@ async def test_component_not_connected_is_told_to_who_asks() -> None:
         alice.register_plugin("xep_0199")
         await loopback.connect(alice)
         with pytest.raises(IqError) as caught:
-            await alice.plugin["xep_0199"].send_ping("bot.localhost")
+            await alice.plugin["xep_0199"].send_ping(JID("bot.localhost"))
         assert caught.value.condition == "remote-server-timeout"
 
 
@@ -174,7 +175,7 @@ async def test_component_contact_sees_presence_and_its_end() -> None:
 async def test_component_class_of_the_caller_gets_its_arguments() -> None:
     class Gateway(slixmpp.ComponentXMPP):
         def __init__(self, name: str, secret: str, *, colour: str) -> None:
-            super().__init__(name, secret)
+            super().__init__(name, secret)  # type: ignore[no-untyped-call]
             self.colour = colour
 
     async with server() as loopback:

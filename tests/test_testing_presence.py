@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
 from xml.etree.ElementTree import Element
 
-import slixmpp
 from slixmpp import JID
 
 from slixmpp_bt.testing import LoopbackServer
@@ -18,7 +18,7 @@ class Person:
 
     def __init__(self, server: Server, jid: str) -> None:
         self.server = server
-        self.client: slixmpp.ClientXMPP = server.client(jid)
+        self.client: Any = server.client(jid)
         self.client.register_plugin("xep_0199")
         self.client.auto_authorize = None
         self.client.auto_subscribe = False
@@ -26,14 +26,14 @@ class Person:
 
     @property
     def jid(self) -> JID:
-        return self.client.boundjid
+        return JID(self.client.boundjid)
 
-    async def enter(self, **presence: object) -> Person:
+    async def enter(self, **presence: Any) -> Person:
         await self.server.connect(self.client, presence=False)
         await self.appear(**presence)
         return self
 
-    async def appear(self, **presence: object) -> None:
+    async def appear(self, **presence: Any) -> None:
         self.client.send_presence(**presence)
         await self.sees(self.jid.full)
 

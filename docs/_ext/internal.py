@@ -25,6 +25,8 @@ def _names() -> frozenset[str]:
     """Every module, function, class, constant and member, by its full name and by each shorter way to write it."""
     names: set[str] = set()
     for found in pkgutil.walk_packages(slixmpp_bt.__path__, "slixmpp_bt."):
+        if found.name.endswith(".__main__"):
+            continue
         module = importlib.import_module(found.name)
         names.add(found.name)
         for name, value in vars(module).items():

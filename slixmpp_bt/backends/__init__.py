@@ -1,6 +1,7 @@
 """The pluggable engines, and the contract that they fulfil."""
 
 from .base import (
+    UNLIMITED,
     AddressLearnt,
     Admission,
     Backend,
@@ -19,6 +20,7 @@ from .base import (
 )
 
 __all__ = [
+    "UNLIMITED",
     "AddressLearnt",
     "Admission",
     "Backend",

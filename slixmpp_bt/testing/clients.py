@@ -22,7 +22,7 @@ async def connect(xmpp: BaseXMPP, host: str, port: int, timeout: float) -> None:
     """Connect and wait for the session to start.
 
     :raises ConnectionError: authentication failed, or the connection was lost before.
-    :raises TimeoutError: it took more than `timeout` seconds. Then, and when this is cancelled, the attempt is given up.
+    :raises TimeoutError: it took longer than `timeout` seconds. Then, and when cancelled, the attempt is given up.
     """
     started = asyncio.get_running_loop().create_future()
 

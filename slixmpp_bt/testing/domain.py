@@ -109,13 +109,12 @@ class Domain:
     # Stanzas
 
     def outbound(self, address: JID, stanza: Element) -> None:
-        """What the user at `address` has sent (RFC 6121 section 8.1); nothing if the session is over."""
-        session = self.session(address)
-        if session is None:
-            return
+        """What the user at `address` has sent (RFC 6121 section 8.1), perhaps in a session that has ended since."""
         try:
             if stanza.tag not in (IQ, MESSAGE):
-                self.presences.outbound(session, stanza)
+                session = self.session(address)
+                if session is not None:
+                    self.presences.outbound(session, stanza)
             elif stanza.get("to") is None:
                 self.handle(stanza, jid(address.bare))
             else:

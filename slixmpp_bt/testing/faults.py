@@ -53,6 +53,10 @@ class Fault:
         """End it."""
         self._faults.remove(self)
 
+    def drop(self) -> None:
+        """End it, and forget what it was holding."""
+        self._faults.remove(self)
+
     def __call__(self) -> None:
         self.release()
 
@@ -77,6 +81,10 @@ class _Hold(Fault):
         for stanza, forward in held:
             forward(stanza)
 
+    def drop(self) -> None:
+        super().drop()
+        self._held.clear()
+
 
 class _Delay(Fault):
     def __init__(self, faults: Faults, predicate: Predicate, count: int | None, seconds: float) -> None:
@@ -99,7 +107,7 @@ class _Delay(Fault):
             arrive()
 
     def drop(self) -> None:
-        """Forget what is on its way."""
+        super().drop()
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
@@ -140,10 +148,8 @@ class Faults:
 
     def clear(self) -> None:
         """End all faults; what they held is lost."""
-        for fault in self._active:
-            if isinstance(fault, _Delay):
-                fault.drop()
-        self._active.clear()
+        for fault in tuple(self._active):
+            fault.drop()
 
     def pass_through(self, stanza: Element, forward: Forward) -> None:
         """Let `stanza` through to `forward`, or let something happen to it."""

@@ -176,7 +176,7 @@ class LoopbackServer:
         self.faults.clear()
         clients = list(self._clients)
         try:
-            await asyncio.gather(*(client.disconnect() for client in clients if client.is_connected()))
+            await asyncio.gather(*(client.disconnect(wait=1.0) for client in clients if client.is_connected()))
             await self.stop()
         finally:
             for client in clients:

@@ -39,6 +39,8 @@ def download_params(
 ) -> lt.add_torrent_params:
     """Of part files, with the pieces that were `had` before and those that are `wanted` now."""
     params = _params(manifest, files)
+    if len(files) < len(manifest.files):  # a priority of 0 anywhere would end the seed mode
+        params.file_priorities = _file_priorities(manifest, files)
     params.have_pieces = [piece in had for piece in range(manifest.piece_count)]
     params.piece_priorities = [4 if piece in wanted else 0 for piece in range(manifest.piece_count)]
     return params
@@ -58,23 +60,28 @@ def _params(manifest: Manifest, files: Mapping[int, Path]) -> lt.add_torrent_par
     params.renamed_files = {
         engine[index]: str(files[index].absolute()) if index in files else f"{unwanted}{index}" for index in engine
     }
-    # A pad has its file's priority: a piece that reaches into an unwanted one is not asked for.
-    priorities = [0] * (max(engine.values()) + 2)
-    for index in files:
-        padded = manifest.files[index].size % manifest.piece_length
-        for place in range(engine[index], engine[index] + (2 if padded else 1)):
-            priorities[place] = 4
-    params.file_priorities = priorities
     params.flags = (
         lt.torrent_flags.paused
         | lt.torrent_flags.update_subscribe
         | lt.torrent_flags.duplicate_is_error
         | lt.torrent_flags.no_verify_files
+        | lt.torrent_flags.apply_ip_filter
         | lt.torrent_flags.disable_dht
         | lt.torrent_flags.disable_lsd
         | lt.torrent_flags.disable_pex
     )
     return params
+
+
+def _file_priorities(manifest: Manifest, files: Mapping[int, Path]) -> list[int]:
+    """Those of `files`, and of their pads, are wanted: a piece that reaches into an unwanted one is not asked for."""
+    indices = list(engine_indices(manifest))
+    priorities = [0] * (indices[-1] + 2)
+    for index in files:
+        priorities[indices[index]] = 4
+        if manifest.files[index].size % manifest.piece_length:
+            priorities[indices[index] + 1] = 4
+    return priorities
 
 
 def engine_indices(manifest: Manifest) -> Iterator[int]:

@@ -1,0 +1,1 @@
+"""Programs to read, run and copy from. Each stands alone; the tests run every one of them."""

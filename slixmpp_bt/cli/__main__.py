@@ -1,0 +1,7 @@
+"""``python -m slixmpp_bt.cli``."""
+
+import sys
+
+from . import main
+
+sys.exit(main())

@@ -1,0 +1,92 @@
+"""Progress bars: one line for each transfer, with what is going on in words while nothing moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+from rich.console import Console, RenderableType
+from rich.filesize import decimal
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from .. import progress
+from ..constants import State
+from ..transfer import Transfer
+from .failures import plain
+
+_WIDTH = 24
+
+
+class Bars:
+    """The bars on `console`. A context manager: shown inside, and left as they are afterwards."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(_WIDTH),
+            TextColumn("{task.fields[words]}", markup=False),
+            console=console,
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    async def follow(self, transfer: Transfer, label: str) -> None:
+        """Draw `transfer` until it has ended. Cancelling it stops the drawing only."""
+        bar = self._progress.add_task(plain(label), total=None, words="")
+        try:
+            async for now in transfer:
+                self._draw(bar, transfer, now)
+        finally:
+            self._draw(bar, transfer, transfer.progress)
+
+    def say(self, text: object) -> None:
+        """A line above the bars."""
+        self.console.print(plain(text), markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Leave the terminal to a question meanwhile."""
+        self._progress.stop()
+        try:
+            yield
+        finally:
+            self._progress.start()
+
+    def picture(self) -> RenderableType:
+        """The bars as they stand."""
+        return self._progress.get_renderable()
+
+    def _draw(self, bar: TaskID, transfer: Transfer, now: progress.Progress) -> None:
+        # An empty file is a full bar, not an empty one.
+        total = max(now.total, 1)
+        done = total if transfer.complete else now.transferred
+        self._progress.update(bar, total=total, completed=done, words=plain(words(transfer, now)))
+
+
+def words(transfer: Transfer, now: progress.Progress) -> str:
+    """What to say beside the bar."""
+    amount = f"{decimal(now.transferred)} of {decimal(now.total)}"
+    if transfer.complete:
+        return f"{decimal(now.total)}, complete"
+    if transfer.ended:
+        return str(transfer.state)
+    if transfer.state is State.RUNNING:
+        eta = "" if now.eta is None else f", {clock(now.eta)} left"
+        return f"{amount}, {decimal(int(now.rate))}/s{eta}, {now.peers} {'peer' if now.peers == 1 else 'peers'}"
+    if transfer.state is State.PREPARING:
+        return f"{amount} hashed"
+    return "; ".join(transfer.diagnosis.values()) or str(transfer.state)
+
+
+def clock(seconds: float) -> str:
+    """A time span as a clock shows it: ``0:07``, ``12:30``, ``3:00:00``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,161 @@
+"""``slixmpp-bt receive``: wait for offers and fetch those that are wanted."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from contextlib import suppress
+from typing import Any
+
+from rich.console import Console
+from rich.filesize import decimal
+
+from ..errors import BTError
+from ..incoming import IncomingOffer
+from ..tasks import Tasks
+from ..transfer import Transfer
+from .account import Account
+from .bars import Bars
+from .failures import DONE, FAILED, USAGE, Failure, plain
+from .options import Command
+from .session import Client, session
+
+
+def run(options: argparse.Namespace) -> Command:
+    """Find the account; then the command can run.
+
+    :raises Failure: there is no account, or nobody who could say what is wanted.
+    """
+    asks = not (options.friends or options.anybody)
+    if asks and not sys.stdin.isatty():
+        raise Failure("nobody is there to ask: say --from JID, or --anybody", USAGE)
+    return _run(options, Account.of(options), asks)
+
+
+async def _run(options: argparse.Namespace, account: Account, asks: bool) -> int:
+    config: dict[str, Any] = {"download_dir": options.dir, "auto_accept": options.friends or options.anybody}
+    if options.listen:
+        config["listen"] = options.listen
+    if options.max_size:
+        config["limits"] = {"max_size": options.max_size}
+    with Bars(Console(stderr=True)) as bars:
+        async with session(account, config) as client:
+            tasks = Tasks()
+            try:
+                receiver = _Receiver(client, bars, tasks, asks=asks, once=options.once)
+                bars.say(f"waiting for files as {client.boundjid}")
+                return await receiver.outcome
+            finally:
+                await tasks.aclose()
+
+
+class _Receiver:
+    """Takes the plugin's events; what follows from them runs in `tasks`.
+
+    :ivar outcome: the exit code, once there is one.
+    """
+
+    def __init__(self, client: Client, bars: Bars, tasks: Tasks, *, asks: bool, once: bool) -> None:
+        self.outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._bars = bars
+        self._tasks = tasks
+        self._asks = asks
+        self._once = once
+        self._one_question = asyncio.Lock()
+        self._questions: dict[IncomingOffer, asyncio.Task[None]] = {}
+        self._followed: set[Transfer] = set()
+        for event, handler in self._handlers().items():
+            client.add_event_handler(event, handler)
+
+    def _handlers(self) -> dict[str, Any]:
+        return {
+            "bt_offer": self._offered,
+            "bt_offer_end": self._offer_over,
+            "bt_transfer_start": self._started,
+            "bt_transfer_end": self._ended,
+        }
+
+    def _offered(self, offer: IncomingOffer) -> None:
+        if self._asks:
+            self._questions[offer] = self._tasks.spawn(self._ask(offer), f"ask about {offer.id}")
+        else:
+            # Not declined: who is not meant to send anything need not learn that somebody is here.
+            self._bars.say(f"ignored: {_what(offer)}")
+
+    def _offer_over(self, offer: IncomingOffer) -> None:
+        question = self._questions.pop(offer, None)
+        if question is not None:
+            question.cancel()
+            self._bars.say(f"withdrawn: {_what(offer)}")
+
+    def _started(self, transfer: Transfer) -> None:
+        if transfer.incoming and not self.outcome.done():
+            self._followed.add(transfer)
+            self._tasks.spawn(self._follow(transfer), f"follow {transfer.id}")
+
+    def _ended(self, transfer: Transfer) -> None:
+        """An end without a beginning is for nobody to follow."""
+        if transfer.incoming and transfer not in self._followed:
+            self._report(transfer)
+
+    async def _ask(self, offer: IncomingOffer) -> None:
+        async with self._one_question:
+            with self._bars.hidden():
+                yes = await question(f"Accept {_what(offer)}?")
+        self._questions.pop(offer, None)
+        try:
+            if yes:
+                await offer.accept()
+            else:
+                await offer.decline()
+        except BTError as error:
+            self._bars.say(f"slixmpp-bt: {offer.name}: {error}")
+
+    async def _follow(self, transfer: Transfer) -> None:
+        await self._bars.follow(transfer, f"{transfer.name} from {transfer.peer.bare}")
+        await transfer.released()
+        self._report(transfer)
+
+    def _report(self, transfer: Transfer) -> None:
+        if transfer.complete:
+            sys.stdout.write(f"{transfer.path}\n")
+            sys.stdout.flush()
+        else:
+            self._bars.say(f"slixmpp-bt: {transfer.name}: {transfer.error}")
+        if self._once and not self.outcome.done():
+            self.outcome.set_result(DONE if transfer.complete else FAILED)
+
+
+def _what(offer: IncomingOffer) -> str:
+    words = f"{offer.name} ({decimal(offer.size)}) from {offer.sender or offer.peer}"
+    return f'{words}, "{offer.desc}"' if offer.desc else words
+
+
+async def question(text: str) -> bool:
+    """Ask on the terminal; whether the answer is yes. Cancelling it leaves the question unanswered."""
+    sys.stderr.write(f"{plain(text)} [y/N] ")
+    sys.stderr.flush()
+    return (await _line()).strip().lower() in ("y", "yes")
+
+
+async def _line() -> str:
+    """A line from the terminal, empty at its end. Unlike a thread in ``input()`` it can be cancelled."""
+    loop = asyncio.get_running_loop()
+    typed: asyncio.Future[str] = loop.create_future()
+    terminal = sys.stdin.fileno()
+
+    def read() -> None:
+        # A terminal gives whole lines. It may be gone.
+        line = b""
+        with suppress(OSError):
+            line = os.read(terminal, 4096)
+        if not typed.done():
+            typed.set_result(line.decode(errors="replace"))
+
+    loop.add_reader(terminal, read)
+    try:
+        return await typed
+    finally:
+        loop.remove_reader(terminal)
