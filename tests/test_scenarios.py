@@ -366,9 +366,13 @@ async def test_registered_while_online_works_at_once(server: Server, tmp_path: P
     await visible(alice, bob)
     await done(await alice.bt.send_file(b, make_file(tmp_path / "file", 50_000)))
     bob.disable()
-    assert await alice.bt.supports(bob.jid) is False
+    async with asyncio.timeout(10):
+        while await alice.bt.supports(bob.jid):
+            await asyncio.sleep(0.01)
     bob.register(auto_accept=True)
-    await until(lambda: True)
+    async with asyncio.timeout(10):
+        while not await alice.bt.supports(bob.jid):
+            await asyncio.sleep(0.01)
     await done(await alice.bt.send_file(bob.jid, make_file(tmp_path / "again", 50_000)))
 
 

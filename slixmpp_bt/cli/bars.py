@@ -19,10 +19,11 @@ _WIDTH = 24
 
 
 class Bars:
-    """The bars on `console`. A context manager: shown inside, and left as they are afterwards."""
+    """The bars on `console`. A context manager: shown inside once there is one, and left as they are afterwards."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
+        self._console = console
+        self._hidden = False
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(_WIDTH),
@@ -31,15 +32,16 @@ class Bars:
         )
 
     def __enter__(self) -> Self:
-        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._stop()
 
     async def follow(self, transfer: Transfer, label: str) -> None:
         """Draw `transfer` until it has ended. Cancelling it stops the drawing only."""
         bar = self._progress.add_task(plain(label), total=None, words="")
+        if not self._hidden:
+            self._progress.start()
         try:
             async for now in transfer:
                 self._draw(bar, transfer, now)
@@ -48,20 +50,28 @@ class Bars:
 
     def say(self, text: object) -> None:
         """A line above the bars."""
-        self.console.print(plain(text), markup=False, highlight=False, soft_wrap=True)
+        self._console.print(plain(text), markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
         """Leave the terminal to a question meanwhile."""
-        self._progress.stop()
+        self._hidden = True
+        self._stop()
         try:
             yield
         finally:
-            self._progress.start()
+            self._hidden = False
+            if self._progress.tasks:
+                self._progress.start()
 
     def picture(self) -> RenderableType:
         """The bars as they stand."""
         return self._progress.get_renderable()
+
+    def _stop(self) -> None:
+        # Without a terminal, bars that were never shown would leave an empty line behind.
+        if self._progress.live.is_started:
+            self._progress.stop()
 
     def _draw(self, bar: TaskID, transfer: Transfer, now: progress.Progress) -> None:
         # An empty file is a full bar, not an empty one.

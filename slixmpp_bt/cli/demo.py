@@ -27,12 +27,14 @@ from ..sources import check_path
 from ..testing import LoopbackServer
 from ..transfer import Transfer
 from .bars import Bars
-from .failures import DONE, FAILED
+from .failures import DONE, FAILED, Failure
 from .ledger import Ledger, Share
 from .options import Command
 
 _SIZE = 64 * 1024**2
 _CHUNK = 1024**2
+#: Seconds within which the bot begins to send back what it has.
+_PATIENCE = 60.0
 #: The picture's width in characters: the README is read on narrow screens too.
 _WIDTH = 88
 
@@ -62,6 +64,11 @@ class Outcome:
     digest: str
     seconds: float
 
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        return DONE if self.equal else FAILED
+
 
 def run(options: argparse.Namespace) -> Command:
     """Look at the file, if one was named; then the demonstration can run.
@@ -82,6 +89,9 @@ async def _run(file: Path | None, svg: Path | None) -> int:
         if file is None:
             file = await asyncio.to_thread(make_file, home / "random.bin", _SIZE)
         async with _stage(home, file.stat().st_size) as (server, alice, bot):
+            console.print(
+                f"An XMPP server on {server.host}:{server.port}, an echo bot, and alice who sends it a file.\n"
+            )
             ledger = Ledger(server)
             with Bars(console) as bars:
                 outcome = await _play(alice, bot, file, bars)
@@ -90,7 +100,7 @@ async def _run(file: Path | None, svg: Path | None) -> int:
     if svg is not None:
         picture = draw(Group(bars.picture(), report))
         await asyncio.to_thread(svg.write_text, picture)
-    return DONE if outcome.equal else FAILED
+    return outcome.code
 
 
 @asynccontextmanager
@@ -120,12 +130,16 @@ async def _play(alice: slixmpp.ClientXMPP, bot: EchoFileBot, file: Path, bars: B
         if transfer.incoming and not echo.done():
             echo.set_result(transfer)
 
-    alice.add_event_handler("bt_transfer_start", begins)
+    for event in ("bt_transfer_start", "bt_transfer_end"):
+        alice.add_event_handler(event, begins)
     before = time.monotonic()
     there = await get_plugin(alice).send_file(bot.boundjid, file)
     await bars.follow(there, "there")
     await there.wait()
-    back = await echo
+    try:
+        back = await asyncio.wait_for(echo, _PATIENCE)
+    except TimeoutError:
+        raise Failure("the bot sends nothing back", FAILED) from None
     await bars.follow(back, "and back")
     path = await back.wait()
     seconds = time.monotonic() - before
@@ -149,7 +163,7 @@ def _report(outcome: Outcome, ledger: Ledger, alice: slixmpp.JID, bot: slixmpp.J
 
 
 def _bytes(share: Share) -> str:
-    return f"{share.size:,} in {share.stanzas}"
+    return f"{share.size:,} in {share.stanzas} stanzas"
 
 
 def make_file(path: Path, size: int) -> Path:

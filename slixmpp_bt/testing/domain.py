@@ -16,9 +16,6 @@ from .roster import Rosters
 from .routing import Router
 from .stanzas import StanzaError, jid, kind, new_id, result, sender
 
-#: Requests of the server's own that may be unanswered at a time.
-_MAX_QUERIES = 1_000
-
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -68,7 +65,7 @@ class Domain:
         self.rosters = Rosters(self)
         self.presences = Presences(self)
         self._services: dict[str, Service] = {}
-        self._queries: dict[tuple[str, str], Callable[[Element], None]] = {}
+        self._queries: dict[str, tuple[str, Callable[[Element], None]]] = {}
         self.serve("{jabber:iq:roster}query", self.rosters.answer)
         self.serve("{urn:xmpp:ping}ping", lambda request: None)
         self.serve("{urn:ietf:params:xml:ns:xmpp-session}session", lambda request: None)
@@ -90,8 +87,7 @@ class Domain:
         del resources[session.jid.resource]
         if not resources:
             del self.sessions[session.account.jid]
-        for key in [key for key in self._queries if key[0] == session.jid.full]:
-            del self._queries[key]
+        self._queries.pop(session.jid.full, None)
         self.presences.ended(session)
 
     def session(self, address: JID) -> Session | None:
@@ -142,9 +138,7 @@ class Domain:
         elif request:
             self._answer(stanza, to)
         else:
-            callback = self._queries.pop((stanza.get("from", ""), stanza.get("id", "")), None)
-            if callback is not None:
-                callback(stanza)
+            self._answered(stanza)
 
     def _answer(self, stanza: Element, to: JID) -> None:
         if len(stanza) != 1 or not stanza.get("id"):
@@ -161,9 +155,16 @@ class Domain:
         self._services[tag] = service
 
     def query(self, session: Session, payload: Element, callback: Callable[[Element], None]) -> None:
-        """Ask a client something; `callback` gets the result or the error, or nothing if the session ends."""
-        if len(self._queries) >= _MAX_QUERIES:
-            return
+        """Ask a client something; `callback` gets the result or the error.
+
+        It gets nothing if the session ends, or is asked something else, before the client has answered.
+        """
         request = new_id()
-        self._queries[session.jid.full, request] = callback
+        self._queries[session.jid.full] = request, callback
         session.send(E(IQ, {"type": "get", "id": request, "from": self.name, "to": session.jid.full}, payload))
+
+    def _answered(self, stanza: Element) -> None:
+        request, callback = self._queries.get(stanza.get("from", ""), (None, None))
+        if callback is not None and request == stanza.get("id"):
+            del self._queries[stanza.get("from", "")]
+            callback(stanza)

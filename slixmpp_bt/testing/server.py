@@ -144,6 +144,8 @@ class LoopbackServer:
             stream = make()
             self._streams.add(stream)
             stream.closed.add_done_callback(lambda _: self._streams.discard(stream))
+            if not self._sockets:  # It was accepted just before the socket was closed.
+                stream.abort()
             return stream
 
         server = await asyncio.get_running_loop().create_server(connected, self.host, port)

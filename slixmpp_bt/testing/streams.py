@@ -146,9 +146,9 @@ class Stream(asyncio.Protocol):
 
     def close(self, error: StreamError | None = None) -> None:
         """End the stream, with an error or without. The connection is aborted if the other side takes its time."""
-        if self._closing or self._transport is None:
+        if self._closing:
             return
-        if self._securing:
+        if self._transport is None or self._securing:
             self.abort()
             return
         if not self._header_sent:
@@ -161,7 +161,7 @@ class Stream(asyncio.Protocol):
         self._transport.close()
 
     def abort(self) -> None:
-        """Drop the connection without a word."""
+        """Drop the connection, or the one that is about to be made, without a word."""
         self._closing = True
         if self._transport is not None:
             self._transport.abort()
@@ -200,6 +200,8 @@ class Stream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        if self._closing:
+            transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._bucket is None:

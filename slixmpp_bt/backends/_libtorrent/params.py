@@ -25,7 +25,9 @@ def seed_params(
 ) -> lt.add_torrent_params:
     """Of complete files: all, or those of `select`. Nothing is read until a peer asks, and nothing is ever written:
     when a file turns out wrong, libtorrent would fetch the right content into it."""
-    if select is None:
+    # Files of equal content share one layer, and in seed mode libtorrent has it for one of them only.
+    roots = [file.root for file in manifest.files if file.size > manifest.piece_length]
+    if select is None and len(roots) == len(set(roots)):
         params = _params(manifest, files)
         params.flags |= lt.torrent_flags.seed_mode
     else:

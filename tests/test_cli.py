@@ -1,0 +1,157 @@
+"""slixmpp-bt before it connects: what can be said to it, and what is wrong with that."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slixmpp_bt.cli import main, options
+from slixmpp_bt.cli.bars import clock
+from slixmpp_bt.cli.failures import plain
+
+from .commands import PASSWORD
+
+
+def test_help_as_module_names_commands_and_exit_codes() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "slixmpp_bt.cli", "--help"], capture_output=True, text=True, check=True
+    )
+    words = " ".join(shown.stdout.split())
+    assert all(command in words for command in ("send", "receive", "demo"))
+    assert "2 wrong usage" in words
+    assert shown.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["play"],
+        ["send"],
+        ["send", "juliet@example.org"],
+        ["send", "example.org", "file"],
+        ["send", "a@b@c", "file"],
+        ["send", "juliet@example.org", "file", "--expires", "0"],
+        ["send", "juliet@example.org", "file", "--expires", "soon"],
+        ["send", "juliet@example.org", "file", "--mode", "open"],
+        ["send", "juliet@example.org", "file", "--port", "5222"],
+        ["send", "juliet@example.org", "file", "--host", "h", "--port", "65536"],
+        ["receive", "--from", "a@example.org", "--anybody"],
+        ["receive", "--anybody", "--max-size", "much"],
+        ["receive", "--anybody", "--max-size", "0"],
+    ],
+    ids=" ".join,
+)
+def test_arguments_that_make_no_sense_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def says(capsys: pytest.CaptureFixture[str], words: str) -> None:
+    """One line on standard error, with `words` in it, and nothing else."""
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"slixmpp-bt: .*\n", error)
+    assert words in error
+
+
+def test_send_of_unreadable_file_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["send", "juliet@example.org", str(tmp_path / "none"), "--jid", "romeo@example.org"]) == 2
+    says(capsys, "none cannot be read: No such file")
+
+
+def test_command_without_account_exits_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("SLIXMPP_BT_JID", raising=False)
+    assert main(["send", "juliet@example.org", str(tmp_path)]) == 2
+    says(capsys, "no account: give --jid, or set SLIXMPP_BT_JID")
+
+
+def test_command_without_password_and_terminal_exits_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLIXMPP_BT_JID", "romeo@example.org")
+    monkeypatch.delenv("SLIXMPP_BT_PASSWORD", raising=False)
+    assert main(["receive", "--anybody"]) == 2
+    says(capsys, "no password: give --password-file, or set SLIXMPP_BT_PASSWORD")
+
+
+@pytest.mark.parametrize("option", ["--password-file", "--ca-certs"])
+def test_unreadable_file_for_account_exits_2(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["receive", "--anybody", "--jid", "romeo@example.org", option, str(tmp_path)]) == 2
+    says(capsys, f"{tmp_path} cannot be read: Is a directory")
+
+
+def test_empty_password_file_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "password"
+    file.write_text("\nsecret\n")
+    assert main(["receive", "--anybody", "--jid", "romeo@example.org", "--password-file", str(file)]) == 2
+    says(capsys, "there is no password in its first line")
+
+
+def test_receive_without_anybody_to_ask_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["receive", "--jid", "romeo@example.org"]) == 2
+    says(capsys, "nobody is there to ask: say --from JID, or --anybody")
+
+
+def test_wrong_configuration_exits_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLIXMPP_BT_PASSWORD", PASSWORD)
+    who = ["--jid", "romeo@example.org", "--host", "127.0.0.1"]
+    assert main(["receive", "--anybody", "--listen", "example.org", *who]) == 2
+    says(capsys, "listen: 'example.org' does not appear to be an IPv4 or IPv6 address")
+
+
+def test_mode_of_a_later_version_exits_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLIXMPP_BT_PASSWORD", PASSWORD)
+    who = ["--jid", "romeo@example.org", "--host", "127.0.0.1"]
+    assert main(["send", "juliet@example.org", str(tmp_path), "--mode", "sealed", *who]) == 2
+    says(capsys, "the mode sealed is not part of this version")
+
+
+def test_command_without_rich_says_what_to_install() -> None:
+    code = "import sys; sys.modules['rich'] = None; from slixmpp_bt.cli import main; sys.exit(main(['demo']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(r"slixmpp-bt: .*rich.*pip install 'slixmpp-bt\[cli\]'\n", done.stderr)
+
+
+@pytest.mark.parametrize(("text", "time"), [("90", 90), ("90s", 90), ("15m", 900), ("12h", 43_200), ("7d", 604_800)])
+def test_duration_with_unit_is_a_time_span(text: str, time: int) -> None:
+    assert options.duration(text) == timedelta(seconds=time)
+
+
+@pytest.mark.parametrize(("text", "size"), [("1", 1), ("500m", 500_000_000), ("4GB", 4 * 10**9), ("1T", 10**12)])
+def test_size_with_unit_is_a_number_of_bytes(text: str, size: int) -> None:
+    assert options.size(text) == size
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "0:00"), (7, "0:07"), (59.6, "1:00"), (750, "12:30"), (10_800, "3:00:00")]
+)
+def test_clock_of_seconds_is_what_a_clock_shows(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+@given(st.text())
+def test_plain_of_any_text_is_one_printable_line(text: str) -> None:
+    shown = plain(text)
+    assert shown.isprintable()
+    assert plain(shown) == shown
+
+
+def test_plain_of_terminal_and_bidi_controls_shows_that_they_were_there() -> None:
+    assert plain("a\x1b[31m\u202eb\n c") == "a\ufffd[31m\ufffdb c"

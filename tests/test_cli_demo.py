@@ -1,0 +1,56 @@
+"""slixmpp-bt demo, as a process with a command line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from .commands import CLI, ran
+from .world import digest, make_file
+
+
+async def test_demo_with_file_echoes_it_and_counts_what_travelled(tmp_path: Path) -> None:
+    file = make_file(tmp_path / "a.bin", 300_000)
+    picture = tmp_path / "demo.svg"
+    code, out, error = await ran(*CLI, "demo", str(file), "--svg", str(picture), home=tmp_path / "home")
+    assert (code, error) == (0, "")
+    assert "the echo is equal" in out
+    assert digest(file)[""] in out
+    assert re.search(r"file, by swarm +300,000 +300,000\n", out)
+    found = re.search(r"XMPP, for the two transfers +([\d,]+) in \d+ stanzas +([\d,]+) in \d+ stanzas\n", out)
+    assert found is not None
+    assert all(0 < int(number.replace(",", "")) < 10_000 for number in found.groups())
+    assert_is_picture(picture.read_text())
+
+
+def assert_is_picture(svg: str) -> None:
+    """It is XML, shows the last screen, and fetches nothing."""
+    root = ElementTree.fromstring(svg)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "the\xa0echo\xa0is\xa0equal" in "".join(root.itertext())
+    assert "url(http" not in svg
+    assert "url(&quot;http" not in svg
+
+
+async def test_demo_without_file_sends_64_mib(tmp_path: Path) -> None:
+    code, out, error = await ran(*CLI, "demo", home=tmp_path / "home")
+    assert (code, error) == (0, "")
+    assert re.search(r"file, by swarm +67,108,864 +67,108,864\n", out)
+
+
+async def test_demo_with_empty_file_echoes_it(tmp_path: Path) -> None:
+    code, out, error = await ran(*CLI, "demo", str(make_file(tmp_path / "empty", 0)), home=tmp_path / "home")
+    assert (code, error) == (0, "")
+    assert "the echo is equal" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("none", "No such file"), (".", "is a directory; the demo sends one file")]
+)
+def test_demo_with_what_is_no_file_exits_2(
+    name: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", str(tmp_path / name)]) == 2
+    says(capsys, words)

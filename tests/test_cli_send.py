@@ -1,0 +1,133 @@
+"""slixmpp-bt send, as a process with a command line."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from slixmpp_bt import IncomingOffer
+from slixmpp_bt.testing import LoopbackServer
+
+from .commands import CLI, account, finish, friends, peer, ran
+from .world import digest, make_file
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[LoopbackServer]:
+    async with friends() as server:
+        yield server
+
+
+async def test_send_to_receiver_that_accepts_exits_0(server: LoopbackServer, tmp_path: Path) -> None:
+    files = [make_file(tmp_path / name, 100_000, seed) for seed, name in enumerate(("a.bin", "b [bold].bin"))]
+    async with peer(server, "bob", tmp_path, auto_accept=True) as bob:
+        arguments = ["send", "bob@localhost", *map(str, files), "--desc", "two files", *account(server, "alice")]
+        code, out, error = await ran(*CLI, *arguments, home=tmp_path / "alice")
+        arrived = [await bob.told("bt_transfer_end"), await bob.told("bt_transfer_end")]
+    assert (code, out) == (0, "")
+    assert {t.path.name: digest(t.path) for t in arrived} == {file.name: digest(file) for file in files}
+    assert {t.offer.desc for t in arrived} == {"two files"}
+    assert all(f"{file.name} to bob@localhost" in error for file in files)
+
+
+async def test_send_that_is_declined_exits_1_with_the_reason(server: LoopbackServer, tmp_path: Path) -> None:
+    file = make_file(tmp_path / "a.bin", 10)
+    async with peer(server, "bob", tmp_path) as bob:
+        async with command(
+            "send", "bob@localhost", str(file), *account(server, "alice"), home=tmp_path / "alice"
+        ) as run:
+            offer: IncomingOffer = await bob.told("bt_offer")
+            await offer.decline("no \x1b[31mthank you")
+            code, _, error = await finish(run)
+    assert code == 1
+    assert "slixmpp-bt: a.bin: no \ufffd[31mthank you\n" in error
+    assert "Traceback" not in error
+
+
+async def test_send_to_unknown_account_exits_1(server: LoopbackServer, tmp_path: Path) -> None:
+    file = make_file(tmp_path / "a.bin", 10)
+    code, _, error = await ran(
+        "send", "nobody@localhost", str(file), *account(server, "alice"), home=tmp_path / "alice"
+    )
+    assert code == 1
+    assert "slixmpp-bt: a.bin: nobody@localhost: service unavailable\n" in error
+
+
+async def test_send_to_peer_without_plugin_exits_1(server: LoopbackServer, tmp_path: Path) -> None:
+    file = make_file(tmp_path / "a.bin", 10)
+    bob = server.client("bob/plain")
+    bob.register_plugin("xep_0030")
+    bob.add_event_handler("session_start", lambda _: bob.send_presence())
+    await server.connect(bob)
+    await server.wait_available("bob/plain")
+    code, _, error = await ran(
+        *CLI, "send", "bob@localhost", str(file), *account(server, "alice"), home=tmp_path / "alice"
+    )
+    assert code == 1
+    assert "slixmpp-bt: a.bin: no device of bob@localhost that is online supports file transfer" in error
+
+
+async def test_send_with_wrong_password_exits_3(server: LoopbackServer, tmp_path: Path) -> None:
+    arguments = ["send", "bob@localhost", str(tmp_path), *account(server, "alice")]
+    code, out, error = await ran(*CLI, *arguments, home=tmp_path / "alice", password="wrong")
+    assert (code, out) == (3, "")
+    assert error == ("slixmpp-bt: cannot log in as alice@localhost: the server refuses the account or its password\n")
+
+
+async def test_send_to_server_that_is_not_trusted_exits_3(server: LoopbackServer, tmp_path: Path) -> None:
+    arguments = ["--jid", "alice@localhost", "--host", server.host, "--port", str(server.port)]
+    code, out, error = await ran(*CLI, "send", "bob@localhost", str(tmp_path), *arguments, home=tmp_path / "alice")
+    assert (code, out) == (3, "")
+    assert re.fullmatch("slixmpp-bt: the server's certificate is not trusted: .*\n", error)
+
+
+async def test_send_where_nobody_listens_exits_3(tmp_path: Path) -> None:
+    async with LoopbackServer() as gone:
+        port = gone.port
+    arguments = ["--jid", "alice@localhost", "--host", "127.0.0.1", "--port", str(port)]
+    code, out, error = await ran(*CLI, "send", "bob@localhost", str(tmp_path), *arguments, home=tmp_path / "alice")
+    assert (code, out) == (3, "")
+    assert re.fullmatch("slixmpp-bt: cannot connect: Connect call failed .*\n", error)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+async def test_send_that_is_stopped_withdraws_the_offer_and_exits_130(
+    how: signal.Signals, server: LoopbackServer, tmp_path: Path
+) -> None:
+    file = make_file(tmp_path / "a.bin", 10)
+    async with peer(server, "bob", tmp_path) as bob:
+        async with command(
+            "send", "bob@localhost", str(file), *account(server, "alice"), home=tmp_path / "alice"
+        ) as run:
+            offer = await bob.told("bt_offer")
+            run.send_signal(how)
+            code, _, error = await finish(run)
+        assert await bob.told("bt_offer_end") is offer
+    assert code == 130
+    assert error.endswith(
+        "slixmpp-bt: stopped; nothing is kept: offers are withdrawn, what came only in part is deleted\n"
+    )
+    assert "Traceback" not in error
+
+
+async def test_send_whose_connection_is_lost_logs_in_again_and_finishes(server: LoopbackServer, tmp_path: Path) -> None:
+    file = make_file(tmp_path / "a.bin", 100_000)
+    async with peer(server, "bob", tmp_path) as bob:
+        async with command(
+            "send", "bob@localhost", str(file), *account(server, "alice"), home=tmp_path / "alice"
+        ) as run:
+            offer: IncomingOffer = await bob.told("bt_offer")
+            gone = asyncio.Event()
+            bob.xmpp.add_event_handler("presence_unavailable", lambda _: gone.set())
+            server.kick(offer.peer.full)
+            await gone.wait()
+            await server.wait_available("alice")
+            transfer = await offer.accept()
+            assert digest(await transfer.wait()) == digest(file)
+            code, _, error = await finish(run)
+    assert code == 0, error
