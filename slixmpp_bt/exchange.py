@@ -15,7 +15,7 @@ from slixmpp import JID
 from . import policy
 from .constants import Mode
 from .context import Context
-from .errors import BTError, Cancelled, LimitExceeded, ProtocolError
+from .errors import BTError, Cancelled, LimitExceeded, ProtocolError, TransferError
 from .incoming import GRACE, IncomingOffer
 from .messages import Accept, Done, End, Meta, Offer, Peers, Reply, Report, Request, Withdraw
 from .negotiation import Event
@@ -120,7 +120,7 @@ class Exchange:
         offer = IncomingOffer(self._context, message, peer, local)
         verdict = self._judge(offer, peer)
         if verdict.kind == "decline":
-            self._refuse(key, offer, verdict)
+            self._refuse(key, offer, verdict.error)
             return None
         self._incoming[key] = offer
         self._schedule()
@@ -158,16 +158,21 @@ class Exchange:
         return verdict
 
     def _counts(self, peer: Peer) -> Counts:
+        """How many offers of `peer` wait. Those still being decided upon do not count, up to as many as may run."""
         who = _key(peer, "")
-        waiting = sum(_key(offer.source, "") == who for offer in self._incoming.values() if not offer.answered)
-        return Counts(offers=waiting)
+        theirs = [offer for offer in self._incoming.values() if not offer.answered and _key(offer.source, "") == who]
+        waiting = sum(offer.announced for offer in theirs)
+        undecided = len(theirs) - waiting
+        return Counts(offers=waiting + max(0, undecided - self._context.config.limits.max_transfers))
 
-    def _refuse(self, key: Key, offer: IncomingOffer, verdict: Verdict) -> None:
+    def _refuse(self, key: Key, offer: IncomingOffer, error: TransferError | None) -> None:
+        self._incoming.pop(key, None)
         self._remember(key, offer)
-        log.info("%r was declined: %s", offer, verdict.error or "it is malformed")
+        offer.answered = True
+        log.info("%r was declined: %s", offer, error or "it is malformed")
         # A stranger learns nothing, not even that somebody is there.
-        if isinstance(verdict.error, LimitExceeded) and offer.source.may_know:
-            end = End(offer.id, "decline", "decline", text=str(verdict.error))
+        if isinstance(error, LimitExceeded) and offer.source.may_know:
+            end = End(offer.id, "decline", "decline", text=str(error))
             self._context.outbox.post(end, offer.peer, sender=offer.local, until=offer.expires.timestamp())
 
     async def allows(self, offer: IncomingOffer) -> bool:
@@ -182,13 +187,21 @@ class Exchange:
         try:
             if await self._authorize(offer) and not offer.answered:
                 await offer.accept()
-                return
+        except LimitExceeded as error:
+            self._refuse(_key(offer.source, offer.id), offer, error)
         except BTError as error:
             log.warning("%r was not accepted by itself: %s", offer, error)
         except Exception:
             log.exception("%r: the function that decides about offers failed", offer)
-        if not offer.answered:
-            self._context.notify("bt_offer", offer)
+        if offer.answered or self._closed:
+            return
+        limits = self._context.config.limits
+        exceeded = policy.limits_exceeded(offer.message, offer.manifest, limits, self._counts(offer.source))
+        if exceeded is not None:
+            self._refuse(_key(offer.source, offer.id), offer, exceeded)
+            return
+        offer.announced = True
+        self._context.notify("bt_offer", offer)
 
     # requests
 

@@ -78,6 +78,8 @@ class IncomingOffer:
         self.transfer: Transfer | None = None
         #: Whether it was accepted, declined, withdrawn or expired.
         self.answered = False
+        #: Whether the application was told of it.
+        self.announced = False
         self._context = context
         self._side: Receiving | None = None
         self._files: tuple[OfferedFile, ...] = ()

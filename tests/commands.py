@@ -50,7 +50,7 @@ async def running(
 
     :param home: its home and working directory.
     """
-    home.mkdir(exist_ok=True)
+    home.mkdir(exist_ok=True)  # noqa: ASYNC240
     settings = {"HOME": str(home), "SLIXMPP_BT_PASSWORD": password, "COLUMNS": "200"}
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, stdin=stdin, stdout=PIPE, stderr=PIPE, cwd=home, env=os.environ | settings

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
+
+from slixmpp_bt import Transfer, get_plugin
+from slixmpp_bt.cli import main
+from slixmpp_bt.cli.bars import Bars
+from slixmpp_bt.cli.demo import EchoFileBot, play, stage
 
 from .commands import CLI, ran
 from .world import digest, make_file
@@ -30,8 +38,7 @@ def assert_is_picture(svg: str) -> None:
     root = ElementTree.fromstring(svg)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert "the\xa0echo\xa0is\xa0equal" in "".join(root.itertext())
-    assert "url(http" not in svg
-    assert "url(&quot;http" not in svg
+    assert not re.search(r"url\([^#)]|href|@import", svg)
 
 
 async def test_demo_without_file_sends_64_mib(tmp_path: Path) -> None:
@@ -53,4 +60,22 @@ def test_demo_with_what_is_no_file_exits_2(
     name: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["demo", str(tmp_path / name)]) == 2
-    says(capsys, words)
+    assert words in capsys.readouterr().err
+
+
+class Forger(EchoFileBot):
+    """Sends something else of the same size and name back."""
+
+    async def echo(self, transfer: Transfer) -> None:
+        if transfer.incoming and transfer.path is not None:
+            other = make_file(transfer.path.parent / "other" / transfer.name, transfer.size, seed=2)
+            await get_plugin(self).send_file(transfer.peer, other)
+
+
+@pytest.mark.parametrize(("bot", "code"), [(EchoFileBot, 0), (Forger, 1)])
+async def test_demo_with_another_echo_exits_1(bot: type[EchoFileBot], code: int, tmp_path: Path) -> None:
+    file = make_file(tmp_path / "a.bin", 50_000)
+    async with stage(tmp_path, 50_000, bot) as (_, alice, echo):
+        with Bars(Console(file=io.StringIO())) as bars:
+            outcome = await play(alice, echo, file, bars)
+    assert outcome.code == code

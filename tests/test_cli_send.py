@@ -13,7 +13,7 @@ import pytest
 from slixmpp_bt import IncomingOffer
 from slixmpp_bt.testing import LoopbackServer
 
-from .commands import CLI, account, finish, friends, peer, ran
+from .commands import CLI, account, finish, friends, peer, ran, running
 from .world import digest, make_file
 
 
@@ -23,65 +23,63 @@ async def server() -> AsyncIterator[LoopbackServer]:
         yield server
 
 
+def send(server: LoopbackServer, to: str, *paths: Path) -> list[str]:
+    """The command line by which alice sends `paths`."""
+    return [*CLI, "send", to, *map(str, paths), *account(server, "alice")]
+
+
 async def test_send_to_receiver_that_accepts_exits_0(server: LoopbackServer, tmp_path: Path) -> None:
     files = [make_file(tmp_path / name, 100_000, seed) for seed, name in enumerate(("a.bin", "b [bold].bin"))]
     async with peer(server, "bob", tmp_path, auto_accept=True) as bob:
-        arguments = ["send", "bob@localhost", *map(str, files), "--desc", "two files", *account(server, "alice")]
-        code, out, error = await ran(*CLI, *arguments, home=tmp_path / "alice")
+        line = [*send(server, "bob@localhost", *files), "--desc", "two files"]
+        code, out, error = await ran(*line, home=tmp_path / "alice")
         arrived = [await bob.told("bt_transfer_end"), await bob.told("bt_transfer_end")]
     assert (code, out) == (0, "")
     assert {t.path.name: digest(t.path) for t in arrived} == {file.name: digest(file) for file in files}
     assert {t.offer.desc for t in arrived} == {"two files"}
-    assert all(f"{file.name} to bob@localhost" in error for file in files)
+    assert all(re.search(rf"{re.escape(file.name)} to bob@localhost .* complete", error) for file in files)
 
 
 async def test_send_that_is_declined_exits_1_with_the_reason(server: LoopbackServer, tmp_path: Path) -> None:
-    file = make_file(tmp_path / "a.bin", 10)
-    async with peer(server, "bob", tmp_path) as bob:
-        async with command(
-            "send", "bob@localhost", str(file), *account(server, "alice"), home=tmp_path / "alice"
-        ) as run:
-            offer: IncomingOffer = await bob.told("bt_offer")
-            await offer.decline("no \x1b[31mthank you")
-            code, _, error = await finish(run)
+    line = send(server, "bob@localhost", make_file(tmp_path / "a.bin", 10))
+    async with peer(server, "bob", tmp_path) as bob, running(*line, home=tmp_path / "alice") as process:
+        offer: IncomingOffer = await bob.told("bt_offer")
+        await offer.decline("no \x1b[31mthank you")
+        code, _, error = await finish(process)
     assert code == 1
     assert "slixmpp-bt: a.bin: no \ufffd[31mthank you\n" in error
     assert "Traceback" not in error
 
 
 async def test_send_to_unknown_account_exits_1(server: LoopbackServer, tmp_path: Path) -> None:
-    file = make_file(tmp_path / "a.bin", 10)
-    code, _, error = await ran(
-        "send", "nobody@localhost", str(file), *account(server, "alice"), home=tmp_path / "alice"
-    )
+    line = send(server, "nobody@localhost", make_file(tmp_path / "a.bin", 10))
+    code, _, error = await ran(*line, home=tmp_path / "alice")
     assert code == 1
     assert "slixmpp-bt: a.bin: nobody@localhost: service unavailable\n" in error
 
 
 async def test_send_to_peer_without_plugin_exits_1(server: LoopbackServer, tmp_path: Path) -> None:
-    file = make_file(tmp_path / "a.bin", 10)
     bob = server.client("bob/plain")
     bob.register_plugin("xep_0030")
     bob.add_event_handler("session_start", lambda _: bob.send_presence())
     await server.connect(bob)
     await server.wait_available("bob/plain")
-    code, _, error = await ran(
-        *CLI, "send", "bob@localhost", str(file), *account(server, "alice"), home=tmp_path / "alice"
-    )
+    line = send(server, "bob@localhost", make_file(tmp_path / "a.bin", 10))
+    code, _, error = await ran(*line, home=tmp_path / "alice")
     assert code == 1
     assert "slixmpp-bt: a.bin: no device of bob@localhost that is online supports file transfer" in error
 
 
 async def test_send_with_wrong_password_exits_3(server: LoopbackServer, tmp_path: Path) -> None:
-    arguments = ["send", "bob@localhost", str(tmp_path), *account(server, "alice")]
-    code, out, error = await ran(*CLI, *arguments, home=tmp_path / "alice", password="wrong")
+    line = send(server, "bob@localhost", tmp_path)
+    code, out, error = await ran(*line, home=tmp_path / "alice", password="wrong")
     assert (code, out) == (3, "")
-    assert error == ("slixmpp-bt: cannot log in as alice@localhost: the server refuses the account or its password\n")
+    assert error == "slixmpp-bt: cannot log in as alice@localhost: the server refuses the account or its password\n"
 
 
 async def test_send_to_server_that_is_not_trusted_exits_3(server: LoopbackServer, tmp_path: Path) -> None:
-    arguments = ["--jid", "alice@localhost", "--host", server.host, "--port", str(server.port)]
-    code, out, error = await ran(*CLI, "send", "bob@localhost", str(tmp_path), *arguments, home=tmp_path / "alice")
+    who = ["--jid", "alice@localhost", "--host", server.host, "--port", str(server.port)]
+    code, out, error = await ran(*CLI, "send", "bob@localhost", str(tmp_path), *who, home=tmp_path / "alice")
     assert (code, out) == (3, "")
     assert re.fullmatch("slixmpp-bt: the server's certificate is not trusted: .*\n", error)
 
@@ -89,8 +87,8 @@ async def test_send_to_server_that_is_not_trusted_exits_3(server: LoopbackServer
 async def test_send_where_nobody_listens_exits_3(tmp_path: Path) -> None:
     async with LoopbackServer() as gone:
         port = gone.port
-    arguments = ["--jid", "alice@localhost", "--host", "127.0.0.1", "--port", str(port)]
-    code, out, error = await ran(*CLI, "send", "bob@localhost", str(tmp_path), *arguments, home=tmp_path / "alice")
+    who = ["--jid", "alice@localhost", "--host", "127.0.0.1", "--port", str(port)]
+    code, out, error = await ran(*CLI, "send", "bob@localhost", str(tmp_path), *who, home=tmp_path / "alice")
     assert (code, out) == (3, "")
     assert re.fullmatch("slixmpp-bt: cannot connect: Connect call failed .*\n", error)
 
@@ -99,35 +97,29 @@ async def test_send_where_nobody_listens_exits_3(tmp_path: Path) -> None:
 async def test_send_that_is_stopped_withdraws_the_offer_and_exits_130(
     how: signal.Signals, server: LoopbackServer, tmp_path: Path
 ) -> None:
-    file = make_file(tmp_path / "a.bin", 10)
-    async with peer(server, "bob", tmp_path) as bob:
-        async with command(
-            "send", "bob@localhost", str(file), *account(server, "alice"), home=tmp_path / "alice"
-        ) as run:
-            offer = await bob.told("bt_offer")
-            run.send_signal(how)
-            code, _, error = await finish(run)
+    line = send(server, "bob@localhost", make_file(tmp_path / "a.bin", 10))
+    async with peer(server, "bob", tmp_path) as bob, running(*line, home=tmp_path / "alice") as process:
+        offer = await bob.told("bt_offer")
+        process.send_signal(how)
+        code, _, error = await finish(process)
         assert await bob.told("bt_offer_end") is offer
     assert code == 130
-    assert error.endswith(
-        "slixmpp-bt: stopped; nothing is kept: offers are withdrawn, what came only in part is deleted\n"
-    )
+    last = "slixmpp-bt: stopped; nothing is kept: offers are withdrawn, what came only in part is deleted\n"
+    assert error.endswith(last)
     assert "Traceback" not in error
 
 
 async def test_send_whose_connection_is_lost_logs_in_again_and_finishes(server: LoopbackServer, tmp_path: Path) -> None:
     file = make_file(tmp_path / "a.bin", 100_000)
-    async with peer(server, "bob", tmp_path) as bob:
-        async with command(
-            "send", "bob@localhost", str(file), *account(server, "alice"), home=tmp_path / "alice"
-        ) as run:
-            offer: IncomingOffer = await bob.told("bt_offer")
-            gone = asyncio.Event()
-            bob.xmpp.add_event_handler("presence_unavailable", lambda _: gone.set())
-            server.kick(offer.peer.full)
-            await gone.wait()
-            await server.wait_available("alice")
-            transfer = await offer.accept()
-            assert digest(await transfer.wait()) == digest(file)
-            code, _, error = await finish(run)
+    line = send(server, "bob@localhost", file)
+    async with peer(server, "bob", tmp_path) as bob, running(*line, home=tmp_path / "alice") as process:
+        offer: IncomingOffer = await bob.told("bt_offer")
+        gone = asyncio.Event()
+        bob.xmpp.add_event_handler("presence_unavailable", lambda _: gone.set())
+        server.kick(offer.peer.full)
+        await gone.wait()
+        await server.wait_available("alice")
+        transfer = await offer.accept()
+        assert digest(await transfer.wait()) == digest(file)
+        code, _, error = await finish(process)
     assert code == 0, error

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from types import FrameType
 
-from ..errors import BTError, ConfigError, PathError
+from ..errors import BTError, ConfigError, NotSupported, PathError
 from .failures import FAILED, STOPPED, USAGE, Failure, plain
 from .options import Command, parse
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except Failure as error:
         return _complain(str(error), error.code)
-    except (ConfigError, PathError) as error:
+    except (ConfigError, PathError, NotSupported) as error:
         return _complain(str(error), USAGE)
     except BTError as error:
         return _complain(str(error), FAILED)

@@ -88,13 +88,13 @@ async def _run(file: Path | None, svg: Path | None) -> int:
         home = Path(name)
         if file is None:
             file = await asyncio.to_thread(make_file, home / "random.bin", _SIZE)
-        async with _stage(home, file.stat().st_size) as (server, alice, bot):
+        async with stage(home, file.stat().st_size) as (server, alice, bot):
             console.print(
                 f"An XMPP server on {server.host}:{server.port}, an echo bot, and alice who sends it a file.\n"
             )
             ledger = Ledger(server)
             with Bars(console) as bars:
-                outcome = await _play(alice, bot, file, bars)
+                outcome = await play(alice, bot, file, bars)
             report = _report(outcome, ledger, alice.boundjid, bot.boundjid)
     console.print(report)
     if svg is not None:
@@ -104,25 +104,30 @@ async def _run(file: Path | None, svg: Path | None) -> int:
 
 
 @asynccontextmanager
-async def _stage(home: Path, size: int) -> AsyncIterator[tuple[LoopbackServer, slixmpp.ClientXMPP, EchoFileBot]]:
-    """The server and the two clients, logged in."""
+async def stage(
+    home: Path, size: int, bot: type[EchoFileBot] = EchoFileBot
+) -> AsyncIterator[tuple[LoopbackServer, slixmpp.ClientXMPP, EchoFileBot]]:
+    """The server and the two clients, logged in.
+
+    :param home: for what they receive, files of at most `size` bytes.
+    """
     config = {"listen": ["127.0.0.1", "::1"], "state_dir": None, "limits": {"max_size": max(size, 1)}}
     async with LoopbackServer(users={"alice": secrets.token_hex(8), "echo": secrets.token_hex(8)}) as server:
-        bot = server.client(
-            "echo/bot", EchoFileBot, download_dir=home / "bot", auto_accept=[f"alice@{server.domain}"], **config
+        echo = server.client(
+            "echo/bot", bot, download_dir=home / "bot", auto_accept=[f"alice@{server.domain}"], **config
         )
         alice = server.client("alice/laptop")
         alice.register_plugin(
             "xep_bt", {"download_dir": home / "alice", "auto_accept": [f"echo@{server.domain}"], **config}
         )
         async with AsyncExitStack() as stack:
-            for client in (bot, alice):
+            for client in (echo, alice):
                 stack.push_async_callback(get_plugin(client).aclose)
                 await server.connect(client)
-            yield server, alice, bot
+            yield server, alice, echo
 
 
-async def _play(alice: slixmpp.ClientXMPP, bot: EchoFileBot, file: Path, bars: Bars) -> Outcome:
+async def play(alice: slixmpp.ClientXMPP, bot: EchoFileBot, file: Path, bars: Bars) -> Outcome:
     """Send the file, and wait for it to come back."""
     echo: asyncio.Future[Transfer] = asyncio.get_running_loop().create_future()
 

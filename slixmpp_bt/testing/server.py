@@ -92,6 +92,7 @@ class LoopbackServer:
         self._policy = (max_stanza, rate, burst, announce_limits)
         self._context: ssl.SSLContext | None = None
         self._directory: TemporaryDirectory[str] | None = None
+        self._open = False
         self._sockets: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._streams: set[Stream] = set()
@@ -112,7 +113,11 @@ class LoopbackServer:
     # Life
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            await self.aclose()
+            raise
         return self
 
     async def __aexit__(
@@ -125,26 +130,31 @@ class LoopbackServer:
 
         :raises OSError: the port is taken.
         """
-        if self._sockets:
+        if self._open:
             return
         if self._tls and self._context is None:
             self._directory = TemporaryDirectory(prefix="loopback-xmpp-")
             names = [self.domain, *(name for name in self._router.hosts if name != self.domain)]
             self.ca_certs, self._context = await asyncio.to_thread(make_certificates, Path(self._directory.name), names)
+        self._open = True
         max_stanza, rate, burst, announce = self._policy
         policy = StreamPolicy(max_stanza, rate, burst, self._context, announce)
         front = Front(policy, self.traffic, self._tasks, self._accept)
-        self.port = await self._listen(lambda: ClientStream(front, self._domain, self._bound), self.port)
-        self.component_port = await self._listen(
-            lambda: ComponentStream(front, self.domain, self._components), self.component_port
-        )
+        try:
+            self.port = await self._listen(lambda: ClientStream(front, self._domain, self._bound), self.port)
+            self.component_port = await self._listen(
+                lambda: ComponentStream(front, self.domain, self._components), self.component_port
+            )
+        except BaseException:
+            await self.stop()
+            raise
 
     async def _listen(self, make: Callable[[], Stream], port: int) -> int:
         def connected() -> Stream:
             stream = make()
             self._streams.add(stream)
             stream.closed.add_done_callback(lambda _: self._streams.discard(stream))
-            if not self._sockets:  # It was accepted just before the socket was closed.
+            if not self._open:  # It was accepted just before the socket was closed.
                 stream.abort()
             return stream
 
@@ -158,6 +168,7 @@ class LoopbackServer:
         Accounts, rosters, kept messages and published items stay for the next :meth:`start`. Cancelling it drops the
         connections.
         """
+        self._open = False
         sockets, self._sockets = self._sockets, []
         for server in sockets:
             server.close()
