@@ -53,6 +53,11 @@ class Lag:
         }
 
 
+def _answer(message: slixmpp.Message) -> None:
+    if message["body"].startswith("ping "):
+        message.reply(message["body"].replace("ping", "pong")).send()
+
+
 async def main(options: argparse.Namespace) -> dict[str, Any]:
     xmpp = slixmpp.ClientXMPP(options.jid, PASSWORD)
     xmpp.ca_certs, xmpp.enable_direct_tls = options.ca_certs, False
@@ -61,7 +66,7 @@ async def main(options: argparse.Namespace) -> dict[str, Any]:
     if options.unreachable:
         config["backend"] = Unreachable
     bt = me.register(**config)
-    xmpp.add_event_handler("message", lambda message: message.reply(message["body"]).send() if message["body"] else 0)
+    xmpp.add_event_handler("message", _answer)
     started = asyncio.Event()
     xmpp.add_event_handler("session_start", lambda _: started.set())
     xmpp.connect(options.host, options.port)

@@ -104,7 +104,7 @@ async def test_send_that_is_stopped_withdraws_the_offer_and_exits_130(
         code, _, error = await finish(process)
         assert await bob.told("bt_offer_end") is offer
     assert code == 130
-    last = "slixmpp-bt: stopped; nothing is kept: offers are withdrawn, what came only in part is deleted\n"
+    last = "slixmpp-bt: stopped. Nothing is kept: offers are withdrawn, what arrived only in part is deleted\n"
     assert error.endswith(last)
     assert "Traceback" not in error
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -49,7 +51,9 @@ class Client(slixmpp.ClientXMPP):
     """A client with the plugin. It lets nobody into the roster by itself: the account is a person's."""
 
     def __init__(self, account: Account, config: Mapping[str, Any]) -> None:
-        super().__init__(account.jid, account.password)
+        # The same device again after a reconnect, so that the other side finds it.
+        resource = account.jid.resource or f"slixmpp-bt-{secrets.token_hex(4)}"
+        super().__init__(f"{account.jid.bare}/{resource}", account.password)
         self.auto_authorize = None
         self.auto_subscribe = False
         if account.ca_certs is not None:
@@ -171,6 +175,8 @@ class Client(slixmpp.ClientXMPP):
         self._fail(f"cannot log in as {self.requested_jid.bare}: the server refuses the account or its password")
 
     def _lost(self, reason: object) -> None:
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            self._no_trust(reason)
         self._fail(f"the connection was lost: {reason or self._why}")
         if not self._leaving and self._entered.done() and self._again is None:
             self._again = asyncio.get_running_loop().call_later(_PAUSE, self._reconnect)

@@ -18,7 +18,7 @@ from ..manifest import Manifest, ManifestLimits, make
 
 KIB = 1024
 #: Seconds after which something that must happen counts as missing: a limit for slow machines, not a measure.
-PATIENCE = 30.0
+PATIENCE = 6.0
 LOOPBACK = (Endpoint.parse("127.0.0.1"),)
 PRIVATE = Admission(Mode.PRIVATE)
 
