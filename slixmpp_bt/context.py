@@ -34,6 +34,6 @@ class Context:
     tasks: Tasks
     outbox: Outbox
     running: Callable[[], int]
-    timing: Timing = Timing()
+    timing: Timing = field(default_factory=Timing)
     now: Callable[[], float] = time.time
     rng: random.Random = field(default_factory=random.SystemRandom)

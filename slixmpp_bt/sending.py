@@ -58,8 +58,9 @@ class Sending(Side):
         """While preparing, the bytes hashed; then what the receiver reported, or what was sent while it is alone."""
         state, total = self.transfer.state, self._offer.size
         if state is State.COMPLETE:
-            routes = self._last.routes or ({Route.SWARM: total} if total else {})
-            return Progress(total, total, routes=routes)
+            routes = dict(self._reported.routes) if self._reported is not None else {}
+            routes[Route.SWARM] = total - sum(n for route, n in routes.items() if route is not Route.SWARM)
+            return Progress(total, total, routes={route: n for route, n in routes.items() if n})
         if state is State.PREPARING:
             return Progress(self._offer.hashed, total)
         if self._reported is not None:

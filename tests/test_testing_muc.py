@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
+from functools import partial
 from typing import Any
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 from slixmpp import JID
@@ -226,6 +228,84 @@ async def test_ban_makes_an_occupant_go_and_stay_away(server: Server) -> None:
     assert await frank.is_refused(room, "frank") == "forbidden"
 
 
+def _role_is(shown: Callable[[], list[Element]], role: str) -> bool:
+    return item(shown()[-1]).get("role") == role
+
+
+async def test_role_given_is_told_to_all(server: Server) -> None:
+    room, (erin, frank) = await party(server, "erin", "frank")
+    await erin.muc.set_role(JID(room), "frank", "moderator", timeout=PATIENCE)
+    for guest in (erin, frank):
+        shown = partial(guest.inbox.select, "presence", from_=f"{room}/frank")
+        await until(partial(_role_is, shown, "moderator"))
+        )
+
+
+async def test_affiliation_given_taken_and_listed(server: Server) -> None:
+    room, (erin, frank) = await party(server, "erin", "frank")
+    bare = frank.client.boundjid.bare
+    for affiliation in ("admin", "member", "none"):
+        await erin.muc.set_affiliation(JID(room), affiliation, jid=JID(bare), timeout=PATIENCE)
+        listed = await erin.muc.get_affiliation_list(JID(room), "admin", timeout=PATIENCE)
+        assert (bare in listed) == (affiliation == "admin")
+        presence = frank.inbox.select("presence", from_=f"{room}/frank")[-1]
+        assert item(presence).get("affiliation") == affiliation
+        assert item(presence).get("role") == ("moderator" if affiliation == "admin" else "participant")
+
+
+async def test_affiliation_lost_in_a_members_only_room_makes_an_occupant_go(server: Server) -> None:
+    room, (erin,) = await party(server, "erin", membersonly="1")
+    frank = Guest(server.client(f"{await server.add_user('frank')}/x"))
+    await server.connect(frank.client)
+    bare = JID(frank.client.boundjid.bare)
+    await erin.muc.set_affiliation(JID(room), "member", jid=bare, timeout=PATIENCE)
+    await frank.join(room, "frank")
+    await erin.muc.set_affiliation(JID(room), "none", jid=bare, timeout=PATIENCE)
+    assert "321" in codes(await frank.sees(f"{room}/frank", "unavailable"))
+
+
+async def test_roles_listed_are_those_of_the_room(server: Server) -> None:
+    room, (erin, _) = await party(server, "erin", "frank")
+    assert await erin.muc.get_roles_list(JID(room), "participant", timeout=PATIENCE) == ["frank"]
+
+
+async def test_configuration_is_shown_to_the_owner_alone(server: Server) -> None:
+    room, (erin, frank) = await party(server, "erin", "frank", whois="anyone", roomname="Den")
+    values = (await erin.muc.get_room_config(room, timeout=PATIENCE)).get_values()
+    assert values["muc#roomconfig_whois"] == "anyone"
+    assert values["muc#roomconfig_roomname"] == "Den"
+    with pytest.raises(IqError) as caught:
+        await frank.muc.get_room_config(room, timeout=PATIENCE)
+    assert caught.value.condition == "forbidden"
+
+
+async def test_status_changed_is_told_to_all(server: Server) -> None:
+    room, (erin, frank) = await party(server, "erin", "frank")
+    frank.client.send_presence(pto=f"{room}/frank", pshow="away")
+    await until(lambda: any(p.findtext("{jabber:client}show") == "away" for p in erin.inbox.select("presence")))
+
+
+async def test_join_again_is_briefed_again(server: Server) -> None:
+    room, (_, frank) = await party(server, "erin", "frank")
+    frank.inbox.stanzas.clear()
+    await frank.join(room, "frank")
+    await frank.sees(f"{room}/erin")
+
+
+async def test_nick_change_to_one_in_use_conflicts(server: Server) -> None:
+    room, (_, frank) = await party(server, "erin", "frank")
+    frank.client.send_presence(pto=f"{room}/erin")
+    error = (await frank.sees(f"{room}/erin", "error")).find("{jabber:client}error")
+    assert error is not None
+    assert error[0].tag.endswith("}conflict")
+
+
+async def test_subject_set_by_a_participant_is_refused(server: Server) -> None:
+    room, (_, frank) = await party(server, "erin", "frank")
+    frank.client.send_raw(f"<message to='{room}' type='groupchat'><subject>tea</subject></message>")
+    await until(lambda: frank.inbox.select("message", type="error"))
+
+
 async def test_real_jids_are_seen_by_moderators_only_if_the_room_hides_them(server: Server) -> None:
     room, (erin, frank, gina) = await party(server, "erin", "frank", "gina", whois="moderators")
     assert item(await erin.sees(f"{room}/gina")).get("jid") == gina.client.boundjid.full
@@ -396,6 +476,54 @@ async def test_invitation_is_passed_on() -> None:
         invite = invitation.find(f"{USER}x/{USER}invite")
         assert invite is not None
         assert (invite.get("from"), invite.findtext(f"{USER}reason")) == ("alice@localhost", "tea")
+
+
+async def test_error_from_an_occupant_makes_it_go() -> None:
+    async with LoopbackServer(users={"alice": "secret", "bob": "secret"}, tls=False) as server:
+        room = server.create_room("den")
+        alice, bob = Guest(server.client("alice/a")), Guest(server.client("bob/b"))
+        for guest in (alice, bob):
+            await server.connect(guest.client)
+            await guest.join(room, guest.client.boundjid.user)
+        bob.client.send_raw(f"<message to='{room}' type='error'/>")
+        assert "333" in codes(await alice.sees(f"{room}/bob", "unavailable"))
+
+
+async def test_admin_nonsense_is_refused() -> None:
+    async with LoopbackServer(users={"alice": "secret", "bob": "secret"}, tls=False) as server:
+        room = server.create_room("den", owner="alice")
+        alice = Guest(server.client("alice/a"))
+        await server.connect(alice.client)
+        await alice.join(room, "alice")
+        for attributes, condition in (
+            ("nick='nobody' role='none'", "item-not-found"),
+            ("nick='alice' role='king'", "bad-request"),
+            ("jid='bob@localhost' affiliation='king'", "bad-request"),
+            ("jid='@' affiliation='member'", "jid-malformed"),
+        ):
+            query = f"<query xmlns='http://jabber.org/protocol/muc#admin'><item {attributes}/></query>"
+            iq = alice.client.make_iq_set(ito=room)
+            iq.append(fromstring(query))
+            with pytest.raises(IqError) as caught:
+                await iq.send()
+            assert caught.value.condition == condition
+
+
+async def test_admin_lower_one_cannot_touch_a_higher_one() -> None:
+    async with LoopbackServer(users={"alice": "secret", "bob": "secret"}, tls=False) as server:
+        room = server.create_room("den", owner="alice")
+        alice, bob = Guest(server.client("alice/a")), Guest(server.client("bob/b"))
+        for guest in (alice, bob):
+            await server.connect(guest.client)
+            await guest.join(room, guest.client.boundjid.user)
+        await alice.muc.set_affiliation(JID(room), "admin", jid=JID("bob@localhost"))
+        for attempt in (
+            bob.muc.set_role(JID(room), "alice", "none"),
+            bob.muc.set_affiliation(JID(room), "none", jid=JID("alice@localhost")),
+        ):
+            with pytest.raises(IqError) as caught:
+                await attempt
+            assert caught.value.condition == "not-allowed"
 
 
 async def test_restart_empties_rooms_and_keeps_persistent_ones() -> None:

@@ -212,6 +212,54 @@ async def test_access_open_lets_strangers_read_and_subscribe(server: Server) -> 
     assert alice.events().count(("item", "2")) == 1
 
 
+async def test_subscription_ended_gets_nothing_more(server: Server) -> None:
+    erin, _ = await contacts(server)
+    await erin.publish("1", access_model="open")
+    alice = await Reader(server.client("alice/a")).enter(server)
+    await alice.pubsub.subscribe(erin.bare, NODE, timeout=PATIENCE)
+    await alice.pubsub.unsubscribe(erin.bare, NODE, timeout=PATIENCE)
+    await erin.publish("2")
+    await settle(erin.client, alice.client)
+    assert ("item", "2") not in alice.events()
+
+
+async def test_create_node_twice_conflicts(server: Server) -> None:
+    erin, _ = await contacts(server)
+    await erin.pubsub.create_node(None, NODE, timeout=PATIENCE)
+    assert (await refused(erin.pubsub.create_node(None, NODE, timeout=PATIENCE)))[0] == "conflict"
+
+
+async def test_purge_empties_the_node() -> None:
+    async with LoopbackServer(users={"alice": "secret"}, tls=False) as server:
+        alice = Reader(server.client("alice/a"))
+        await server.connect(alice.client)
+        await alice.publish("1")
+        await alice.pubsub.purge(None, NODE)
+        assert await alice.items(alice.bare) == []
+
+
+async def test_affiliations_are_listed_and_outcasts_kept_out() -> None:
+    async with LoopbackServer(users={"alice": "secret", "bob": "secret"}, tls=False) as server:
+        alice, bob = Reader(server.client("alice/a")), Reader(server.client("bob/b"))
+        for reader in (alice, bob):
+            await server.connect(reader.client)
+        await alice.publish("1", access_model="open")
+        await alice.pubsub.modify_affiliations(None, NODE, affiliations=[(bob.bare, "outcast")])
+        assert await refused(bob.items(alice.bare)) == ("forbidden", None)
+        listed = await alice.pubsub.get_node_affiliations(None, NODE)
+        assert [(a["jid"], a["affiliation"]) for a in listed["pubsub_owner"]["affiliations"]] == [(bob.bare, "outcast")]
+
+
+async def test_items_newest_are_the_last() -> None:
+    async with LoopbackServer(users={"alice": "secret"}, tls=False) as server:
+        alice = Reader(server.client("alice/a"))
+        await server.connect(alice.client)
+        for item in ("1", "2", "3"):
+            await alice.publish(item, max_items="max")
+        answer = await alice.pubsub.get_items(alice.bare, NODE, max_items=2)
+        assert [item["id"] for item in answer["pubsub"]["items"]] == ["2", "3"]
+
+
 async def test_items_of_unknown_node_are_not_found(server: Server) -> None:
     erin, _ = await contacts(server)
     assert (await refused(erin.items(erin.bare)))[0] == "item-not-found"
@@ -257,6 +305,7 @@ async def test_disco_contact_finds_the_nodes(server: Server) -> None:
         ("<items node='n'/>", "item-not-found"),
         ("<subscribe node='n' jid='bob@localhost'/>", "bad-request"),
         ("<subscribe node='n' jid='@'/>", "jid-malformed"),
+        ("<subscribe node='n' jid='alice@localhost'/>", "item-not-found"),
         ("<dance/>", "feature-not-implemented"),
         ("", "bad-request"),
         ("<create node='n'/><configure><x xmlns='jabber:x:data' type='submit'>{}</x></configure>", "not-acceptable"),

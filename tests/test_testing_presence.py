@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, fromstring
 
+import pytest
 from slixmpp import JID
+from slixmpp.exceptions import IqError
 
 from slixmpp_bt.testing import LoopbackServer
 
@@ -180,6 +182,42 @@ async def test_subscription_unasked_grant_gives_nothing(server: Server) -> None:
     await settle(frank.client, erin.client)
     assert erin.inbox.select("presence", from_=frank.jid.full) == []
     assert erin.subscription(frank) == "none"
+
+
+async def test_subscription_asked_of_nobody_is_refused_or_silent(server: Server) -> None:
+    erin, _ = await strangers(server)
+    erin.client.send_presence_subscription(f"nobody@{server.domain}")
+    await settle(erin.client, server.domain)
+    await erin.client.get_roster()
+    assert erin.client.client_roster[f"nobody@{server.domain}"]["subscription"] == "none"
+
+
+async def test_presence_probe_by_a_stranger_tells_nothing(server: Server) -> None:
+    erin, frank = await strangers(server)
+    frank.client.send_presence(pto=erin.jid.bare, ptype="probe")
+    await settle(frank.client, erin.client)
+    assert frank.inbox.select("presence", from_=erin.jid.full) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "condition"),
+    [
+        ("", "bad-request"),
+        ("<item jid='a@b'/><item jid='c@d'/>", "bad-request"),
+        ("<item jid='@'/>", "jid-malformed"),
+        ("<item jid='a@b' subscription='remove'/>", "item-not-found"),
+        ("<item jid='alice@localhost'/>", "not-allowed"),
+    ],
+)
+async def test_roster_nonsense_is_refused(query: str, condition: str) -> None:
+    async with LoopbackServer(users={"alice": "secret"}, tls=False) as server:
+        alice = server.client("alice/a")
+        await server.connect(alice)
+        iq = alice.make_iq_set()
+        iq.append(fromstring(f"<query xmlns='jabber:iq:roster'>{query}</query>"))
+        with pytest.raises(IqError) as caught:
+            await iq.send()
+        assert caught.value.condition == condition
 
 
 async def test_roster_item_set_is_pushed_and_kept(server: Server) -> None:

@@ -7,7 +7,7 @@ import inspect
 import socket
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import slixmpp
@@ -93,6 +93,32 @@ async def test_exit_with_a_client_that_does_not_listen_ends() -> None:
         await stopped
 
 
+async def test_start_where_the_port_is_taken_raises_and_leaves_nothing() -> None:
+    before = open_files()
+    async with LoopbackServer() as server:
+        with pytest.raises(OSError, match="in use"):
+            async with LoopbackServer(port=server.port):
+                pass
+    await until(lambda: open_files() <= before)
+
+
+async def test_slow_reader_is_dropped_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slixmpp_bt.testing.streams, "MAX_UNSENT", 1_000_000)
+    async with LoopbackServer(users=USERS, tls=False) as server, raw(server) as deaf:
+        await deaf.log_in("bob")
+        server.subscribe("alice", "bob")
+        (alice,) = await enter(server, "alice/a")
+        inbox = Inbox(alice)
+        alice.send_presence()
+        deaf.send("<presence/>")
+        await until(lambda: inbox.select("presence", from_="bob@localhost/raw"))
+        cast(asyncio.Transport, deaf.writer.transport).pause_reading()
+        while not inbox.select("presence", type="unavailable", from_="bob@localhost/raw"):
+            for _ in range(10):
+                alice.send_message(JID("bob@localhost/raw"), "x" * 200_000)
+            await settle(alice, "localhost")
+
+
 async def test_stop_and_start_keep_port_and_memory() -> None:
     async with LoopbackServer(users=USERS) as server:
         server.subscribe("alice", "bob")
@@ -176,7 +202,8 @@ async def test_connect_cancelled_gives_up() -> None:
     async with LoopbackServer(users=USERS) as server:
         alice = server.client("alice")
         attempt = asyncio.create_task(server.connect(alice))
-        await until(alice.is_connecting)
+        await asyncio.sleep(0)  # It has begun.
+        assert alice.is_connecting()
         attempt.cancel()
         with pytest.raises(asyncio.CancelledError):
             await attempt

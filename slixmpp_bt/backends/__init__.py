@@ -1,5 +1,6 @@
 """The pluggable engines, and the contract that they fulfil."""
 
+from ..errors import BackendClosed
 from .base import (
     UNLIMITED,
     AddressLearnt,
@@ -24,6 +25,7 @@ __all__ = [
     "AddressLearnt",
     "Admission",
     "Backend",
+    "BackendClosed",
     "Download",
     "Event",
     "EventStream",

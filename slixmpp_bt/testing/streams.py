@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -73,7 +74,7 @@ class TokenBucket:
         return max(0.0, (worth - self._tokens) / self._rate)
 
 
-class Stream(asyncio.Protocol):
+class Stream(asyncio.Protocol, ABC):
     """What streams of clients and of components have in common.
 
     A subclass implements `stream_opened`, `stanza_received` and `stream_ended`. Everything happens in the callbacks of
@@ -103,17 +104,17 @@ class Stream(asyncio.Protocol):
 
     # What a subclass does.
 
+    @abstractmethod
     def stream_opened(self, attributes: Mapping[str, str]) -> None:
         """The other side's header came; answer it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stanza_received(self, stanza: Element) -> None:
         """:raises StreamError: to end the stream."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stream_ended(self) -> None:
         """The connection is gone. Called once."""
-        raise NotImplementedError
 
     # What a subclass and the server use.
 
