@@ -14,7 +14,7 @@ project = "slixmpp_bt"
 author = copyright = "The slixmpp_bt authors"
 version = release = slixmpp_bt.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx_copybutton", "internal", "xep"]
+extensions = ["sphinx.ext.autodoc", "sphinx_copybutton", "internal", "states", "xep"]
 html_theme = "furo"
 html_title = f"slixmpp_bt {release}"
 exclude_patterns = ["_build"]

@@ -58,6 +58,44 @@ def _answer(message: slixmpp.Message) -> None:
         message.reply(message["body"].replace("ping", "pong")).send()
 
 
+class Chat:
+    """Chat messages to the other side while the transfer runs, and how long each answer took, in seconds."""
+
+    def __init__(self, xmpp: slixmpp.ClientXMPP, to: str) -> None:
+        self.sent = 0
+        self.answers: list[float] = []
+        self._xmpp, self._to = xmpp, slixmpp.JID(to)
+        self._waiting: dict[str, float] = {}
+        xmpp.add_event_handler("message", self._hear)
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(0.1)
+            self._waiting[f"pong {self.sent}"] = time.monotonic()
+            self._xmpp.send_message(self._to, f"ping {self.sent}")
+            self.sent += 1
+
+    def _hear(self, message: slixmpp.Message) -> None:
+        asked = self._waiting.pop(message["body"], None)
+        if asked is not None:
+            self.answers.append(time.monotonic() - asked)
+
+    async def stop(self) -> dict[str, float]:
+        self._task.cancel()
+        for _ in range(100):  # what is under way arrives
+            if len(self.answers) == self.sent:
+                break
+            await asyncio.sleep(0.02)
+        ordered = sorted(self.answers) or [0.0]
+        return {
+            "sent": self.sent,
+            "answered": len(self.answers),
+            "p50": ordered[len(ordered) // 2],
+            "max": ordered[-1],
+        }
+
+
 async def main(options: argparse.Namespace) -> dict[str, Any]:
     xmpp = slixmpp.ClientXMPP(options.jid, PASSWORD)
     xmpp.ca_certs, xmpp.enable_direct_tls = options.ca_certs, False
@@ -67,6 +105,8 @@ async def main(options: argparse.Namespace) -> dict[str, Any]:
         config["backend"] = Unreachable
     bt = me.register(**config)
     xmpp.add_event_handler("message", _answer)
+    bye = asyncio.Event()
+    xmpp.add_event_handler("message", lambda message: bye.set() if message["body"] == "bye" else None)
     started = asyncio.Event()
     xmpp.add_event_handler("session_start", lambda _: started.set())
     xmpp.connect(options.host, options.port)
@@ -75,6 +115,7 @@ async def main(options: argparse.Namespace) -> dict[str, Any]:
     xmpp.send_presence()
     print("ready", flush=True)
     lag, begun = Lag(), time.monotonic()
+    chat = Chat(xmpp, options.to) if options.to else None
     if options.to:
         transfer = await bt.send_file(options.to, options.path)
     else:
@@ -85,13 +126,16 @@ async def main(options: argparse.Namespace) -> dict[str, Any]:
         "path": str(path),
         "seconds": time.monotonic() - begun,
         "lag": await lag.stop(),
+        "chat": await chat.stop() if chat else None,
         "stanza_bytes": me.stanza_bytes,
         "routes": transfer.routes,
         "rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "dials": options.unreachable,
     }
     if options.to is None:
-        await asyncio.sleep(0.2)  # let the last word leave
+        await asyncio.wait_for(bye.wait(), 60)
+    else:
+        xmpp.send_message(slixmpp.JID(options.to), "bye")
     await bt.aclose()
     await xmpp.disconnect()
     return outcome

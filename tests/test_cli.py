@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from slixmpp import JID
 
 from slixmpp_bt.cli import main, options
-from slixmpp_bt.cli.bars import clock
+from slixmpp_bt.cli.account import Account
 from slixmpp_bt.cli.failures import plain
 
 from .commands import PASSWORD
@@ -99,6 +100,25 @@ def test_empty_password_file_exits_2(tmp_path: Path, capsys: pytest.CaptureFixtu
     says(capsys, "there is no password in its first line")
 
 
+def test_account_with_password_file_does_not_look_at_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "password"
+    file.write_text("pass word \r\nsecond line\n")
+    monkeypatch.setenv("SLIXMPP_BT_PASSWORD", "other")
+    arguments = ["receive", "--anybody", "--jid", "romeo@example.org/balcony", "--password-file", str(file)]
+    account = Account.of(options.parse(arguments))
+    assert (account.jid.full, account.password) == ("romeo@example.org/balcony", "pass word ")
+    assert "pass word" not in repr(account)
+
+
+def test_account_with_other_variable_takes_the_password_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLIXMPP_BT_JID", "romeo@example.org")
+    monkeypatch.setenv("MINE", PASSWORD)
+    account = Account.of(options.parse(["receive", "--anybody", "--password-env", "MINE", "--host", "::1"]))
+    assert account == Account(JID("romeo@example.org"), PASSWORD, "::1", 5222)
+
+
 def test_receive_without_anybody_to_ask_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["receive", "--jid", "romeo@example.org"]) == 2
     says(capsys, "nobody is there to ask: say --from JID, or --anybody")
@@ -137,13 +157,6 @@ def test_duration_with_unit_is_a_time_span(text: str, time: int) -> None:
 @pytest.mark.parametrize(("text", "size"), [("1", 1), ("500m", 500_000_000), ("4GB", 4 * 10**9), ("1T", 10**12)])
 def test_size_with_unit_is_a_number_of_bytes(text: str, size: int) -> None:
     assert options.size(text) == size
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "0:00"), (7, "0:07"), (59.6, "1:00"), (750, "12:30"), (10_800, "3:00:00")]
-)
-def test_clock_of_seconds_is_what_a_clock_shows(seconds: float, text: str) -> None:
-    assert clock(seconds) == text
 
 
 @given(st.text())

@@ -63,6 +63,12 @@ def test_demo_with_what_is_no_file_exits_2(
     assert words in capsys.readouterr().err
 
 
+async def test_demo_whose_picture_cannot_be_written_exits_2(tmp_path: Path) -> None:
+    line = [*CLI, "demo", str(make_file(tmp_path / "a.bin", 10)), "--svg", str(tmp_path)]
+    code, _, error = await ran(*line, home=tmp_path / "home")
+    assert (code, error) == (2, f"slixmpp-bt: {tmp_path} cannot be written: Is a directory\n")
+
+
 class Forger(EchoFileBot):
     """Sends something else of the same size and name back."""
 

@@ -38,7 +38,7 @@ async def test_receive_from_a_friend_prints_the_path_and_exits_0(server: Loopbac
     assert out == f"{tmp_path}/bob/in/a.bin\n"
     assert digest(Path(out.strip())) == digest(file)
     assert "waiting for files as bob@localhost/" in error
-    assert "a.bin from alice@localhost" in error
+    assert "a.bin from alice@localhost: 100.0 kB, complete\n" in error
 
 
 async def test_receive_from_somebody_else_ignores_the_offer(server: LoopbackServer, tmp_path: Path) -> None:

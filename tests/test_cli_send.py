@@ -37,7 +37,7 @@ async def test_send_to_receiver_that_accepts_exits_0(server: LoopbackServer, tmp
     assert (code, out) == (0, "")
     assert {t.path.name: digest(t.path) for t in arrived} == {file.name: digest(file) for file in files}
     assert {t.offer.desc for t in arrived} == {"two files"}
-    assert all(re.search(rf"{re.escape(file.name)} to bob@localhost .* complete", error) for file in files)
+    assert all(f"{file.name} to bob@localhost: 100.0 kB, complete\n" in error for file in files)
 
 
 async def test_send_that_is_declined_exits_1_with_the_reason(server: LoopbackServer, tmp_path: Path) -> None:
@@ -123,3 +123,14 @@ async def test_send_whose_connection_is_lost_logs_in_again_and_finishes(server: 
         assert digest(await transfer.wait()) == digest(file)
         code, _, error = await finish(process)
     assert code == 0, error
+
+
+async def test_send_that_is_stopped_while_the_server_is_away_exits_130(server: LoopbackServer, tmp_path: Path) -> None:
+    line = send(server, "bob@localhost", make_file(tmp_path / "a.bin", 10))
+    async with peer(server, "bob", tmp_path) as bob, running(*line, home=tmp_path / "alice") as process:
+        await bob.told("bt_offer")
+        await server.stop()
+        process.send_signal(signal.SIGINT)
+        code, _, error = await finish(process)
+    assert code == 130
+    assert "Traceback" not in error

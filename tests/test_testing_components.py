@@ -127,6 +127,13 @@ async def test_component_stanza_without_address_is_refused() -> None:
         assert "<service-unavailable" in await bot.expect("</message>")
 
 
+async def test_component_unknown_stanza_ends_the_stream() -> None:
+    async with server() as loopback, raw(loopback, loopback.component_port) as bot:
+        await shake_hands(bot)
+        bot.send("<letter from='bot.localhost' to='alice@localhost'/>")
+        assert "<unsupported-stanza-type" in await bot.rest()
+
+
 async def test_component_second_connection_replaces_the_first() -> None:
     async with server() as loopback, raw(loopback, loopback.component_port) as older:
         await shake_hands(older)

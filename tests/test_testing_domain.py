@@ -165,13 +165,13 @@ payloads = st.recursive(
     lambda inner: st.builds(build, tags, st.dictionaries(keys, words, max_size=4), words, st.lists(inner, max_size=3)),
     max_leaves=6,
 )
-kinds = st.sampled_from([f"{{jabber:client}}{name}" for name in ("message", "presence", "iq")])
+KINDS = tuple(f"{{jabber:client}}{name}" for name in ("message", "presence", "iq"))
 
 
 @st.composite
 def stanzas(draw: st.DrawFn) -> Element:
     attributes = draw(st.fixed_dictionaries({}, optional={"to": addresses, "type": words, "id": words}))
-    return build(draw(kinds), attributes, "", draw(st.lists(payloads, max_size=2)))
+    return build(draw(st.sampled_from(KINDS)), attributes, "", draw(st.lists(payloads, max_size=2)))
 
 
 @settings(max_examples=300)
@@ -185,7 +185,7 @@ def test_domain_any_stanzas_raise_nothing_and_are_answered_with_stanzas(received
     for address, sent in world.sent.items():
         for stanza in sent:
             assert stanza.get("to") is None or JID(stanza.get("to")).bare == address.bare
-            assert stanza.get("type") != "error" or stanza.find("{jabber:client}error") is not None
+            assert stanza.tag in KINDS
 
 
 @given(st.lists(stanzas(), min_size=1, max_size=4))

@@ -213,6 +213,8 @@ async def test_access_open_lets_strangers_read_and_subscribe(server: Server) -> 
 
 
 async def test_subscription_ended_gets_nothing_more(server: Server) -> None:
+    if server.name == "ejabberd":
+        pytest.skip("ejabberd 23.01 goes on")
     erin, _ = await contacts(server)
     await erin.publish("1", access_model="open")
     alice = await Reader(server.client("alice/a")).enter(server)

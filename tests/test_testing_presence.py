@@ -131,6 +131,11 @@ async def test_subscription_asked_and_granted_shows_presence(server: Server) -> 
     await erin.sees(frank.jid.bare, "subscribed")
     await erin.sees(frank.jid.full)
     await until(lambda: (erin.subscription(frank), frank.subscription(erin)) == ("to", "from"))
+    for person in (erin, frank):
+        person.client.send_presence(pshow="away")
+    await until(
+        lambda: erin.inbox.select("presence", from_=frank.jid.full)[-1].findtext("{jabber:client}show") == "away"
+    )
     await settle(erin.client, frank.client)
     assert frank.inbox.select("presence", from_=erin.jid.full) == []
 

@@ -46,6 +46,12 @@ def test_host_other_than_loopback_is_refused(host: str) -> None:
         LoopbackServer(host=host)
 
 
+@pytest.mark.parametrize("limit", [{"max_stanza": 0}, {"rate": 0}, {"rate": -1.0}, {"burst": 0}])
+def test_limit_that_lets_nothing_through_is_refused(limit: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="positive"):
+        LoopbackServer(**limit)
+
+
 @pytest.mark.parametrize("host", ["localhost", ""])
 def test_host_that_is_a_name_is_refused(host: str) -> None:
     with pytest.raises(ValueError, match="address"):

@@ -303,6 +303,7 @@ class Backend(ABC):
         Sizes are looked at, content is not read until a peer asks for it, and nothing is ever written.
 
         :raises StorageError: a file is missing or has the wrong size.
+        :raises ValueError: `manifest` is not :attr:`~slixmpp_bt.manifest.Manifest.verifiable`.
         :raises BTError: the offer is open already.
         :raises BackendUnavailable: as :meth:`candidates`.
         """

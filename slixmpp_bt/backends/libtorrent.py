@@ -52,9 +52,11 @@ class LibtorrentBackend(Backend):
     async def open_seed(self, manifest: Manifest, files: Mapping[int, Path], admission: Admission) -> Seed:
         if not self._swarms(manifest, admission):
             return await self._plain.open_seed(manifest, files, admission)
-        from ._libtorrent.handles import TorrentSeed
+        if not manifest.verifiable:
+            raise ValueError("a seed needs the piece layers")
+        from ._libtorrent.seed import TorrentSeed
 
-        seed = TorrentSeed(await self._started(), manifest, files)
+        seed = TorrentSeed(await self._started(), manifest, files, manifest.layers)
         await seed.open()
         return seed
 
@@ -69,7 +71,7 @@ class LibtorrentBackend(Backend):
     ) -> Download:
         if not self._swarms(manifest, admission):
             return await self._plain.open_download(manifest, files, admission, checkpoint=checkpoint, select=select)
-        from ._libtorrent.handles import TorrentDownload
+        from ._libtorrent.download import TorrentDownload
 
         download = TorrentDownload(await self._started(), manifest, files, checkpoint, select)
         await download.open()

@@ -53,6 +53,8 @@ class PlainBackend(Backend):
 
     async def open_seed(self, manifest: Manifest, files: Mapping[int, Path], admission: Admission) -> Seed:
         self._check_new(manifest)
+        if not manifest.verifiable:
+            raise ValueError("a seed needs the piece layers")
         seed = PlainSeed(manifest, self._handles)
         await seed.open(files)
         return seed

@@ -19,7 +19,10 @@ _WIDTH = 24
 
 
 class Bars:
-    """The bars on `console`. A context manager: shown inside once there is one, and left as they are afterwards."""
+    """The bars on `console`. A context manager: what is left of them in the end stays on the screen.
+
+    They move on a terminal only. Elsewhere, those that are left are printed once.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -35,18 +38,26 @@ class Bars:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop()
+        if self._progress.live.is_started:
+            self._progress.stop()
+        elif self._progress.tasks:
+            self._console.print(self.picture())
 
-    async def follow(self, transfer: Transfer, label: str) -> None:
-        """Draw `transfer` until it has ended. Cancelling it stops the drawing only."""
+    async def follow(self, transfer: Transfer, label: str, *, keep: bool = False) -> None:
+        """Draw `transfer` until it has ended. Cancelling it stops the drawing only.
+
+        :param keep: leave the bar as it is then. Else it gives way to a line, if there is a success to tell of.
+        """
         bar = self._progress.add_task(plain(label), total=None, words="")
-        if not self._hidden:
-            self._progress.start()
+        self._show()
         try:
             async for now in transfer:
                 self._draw(bar, transfer, now)
         finally:
-            self._draw(bar, transfer, transfer.progress)
+            if not keep:
+                self._progress.remove_task(bar)
+        if transfer.complete and not keep:
+            self.say(f"{label}: {words(transfer, transfer.progress)}")
 
     def say(self, text: object) -> None:
         """A line above the bars."""
@@ -56,22 +67,21 @@ class Bars:
     def hidden(self) -> Iterator[None]:
         """Leave the terminal to a question meanwhile."""
         self._hidden = True
-        self._stop()
+        if self._progress.live.is_started:
+            self._progress.stop()
         try:
             yield
         finally:
             self._hidden = False
-            if self._progress.tasks:
-                self._progress.start()
+            self._show()
 
     def picture(self) -> RenderableType:
         """The bars as they stand."""
         return self._progress.get_renderable()
 
-    def _stop(self) -> None:
-        # Without a terminal, bars that were never shown would leave an empty line behind.
-        if self._progress.live.is_started:
-            self._progress.stop()
+    def _show(self) -> None:
+        if self._console.is_interactive and self._progress.tasks and not self._hidden:
+            self._progress.start()
 
     def _draw(self, bar: TaskID, transfer: Transfer, now: progress.Progress) -> None:
         # An empty file is a full bar, not an empty one.
@@ -82,16 +92,14 @@ class Bars:
 
 def words(transfer: Transfer, now: progress.Progress) -> str:
     """What to say beside the bar."""
-    amount = f"{decimal(now.transferred)} of {decimal(now.total)}"
     if transfer.complete:
         return f"{decimal(now.total)}, complete"
-    if transfer.ended:
-        return str(transfer.state)
+    amount = f"{decimal(now.transferred)} of {decimal(now.total)}"
+    if transfer.state is State.PREPARING:
+        return f"{amount} hashed"
     if transfer.state is State.RUNNING:
         eta = "" if now.eta is None else f", {clock(now.eta)} left"
         return f"{amount}, {decimal(int(now.rate))}/s{eta}, {now.peers} {'peer' if now.peers == 1 else 'peers'}"
-    if transfer.state is State.PREPARING:
-        return f"{amount} hashed"
     return "; ".join(transfer.diagnosis.values()) or str(transfer.state)
 
 

@@ -27,7 +27,7 @@ from ..sources import check_path
 from ..testing import LoopbackServer
 from ..transfer import Transfer
 from .bars import Bars
-from .failures import DONE, FAILED, Failure
+from .failures import DONE, FAILED, USAGE, Failure, plain
 from .ledger import Ledger, Share
 from .options import Command
 
@@ -89,17 +89,19 @@ async def _run(file: Path | None, svg: Path | None) -> int:
         if file is None:
             file = await asyncio.to_thread(make_file, home / "random.bin", _SIZE)
         async with stage(home, file.stat().st_size) as (server, alice, bot):
-            console.print(
-                f"An XMPP server on {server.host}:{server.port}, an echo bot, and alice who sends it a file.\n"
-            )
+            scene = f"A server on {server.host}, an echo bot, and alice, who sends it {file.name}."
             ledger = Ledger(server)
             with Bars(console) as bars:
+                bars.say(scene)
                 outcome = await play(alice, bot, file, bars)
             report = _report(outcome, ledger, alice.boundjid, bot.boundjid)
     console.print(report)
     if svg is not None:
-        picture = draw(Group(bars.picture(), report))
-        await asyncio.to_thread(svg.write_text, picture)
+        picture = draw(Group(Text(plain(scene)), bars.picture(), report))
+        try:
+            await asyncio.to_thread(svg.write_text, picture)
+        except OSError as error:
+            raise Failure(f"{svg} cannot be written: {error.strerror}", USAGE) from None
     return outcome.code
 
 
@@ -139,13 +141,13 @@ async def play(alice: slixmpp.ClientXMPP, bot: EchoFileBot, file: Path, bars: Ba
         alice.add_event_handler(event, begins)
     before = time.monotonic()
     there = await get_plugin(alice).send_file(bot.boundjid, file)
-    await bars.follow(there, "there")
+    await bars.follow(there, "there", keep=True)
     await there.wait()
     try:
         back = await asyncio.wait_for(echo, _PATIENCE)
     except TimeoutError:
         raise Failure("the bot sends nothing back", FAILED) from None
-    await bars.follow(back, "and back")
+    await bars.follow(back, "and back", keep=True)
     path = await back.wait()
     seconds = time.monotonic() - before
     sent, received = await asyncio.gather(asyncio.to_thread(sha256, file), asyncio.to_thread(sha256, path))
@@ -191,4 +193,5 @@ def draw(screen: RenderableType) -> str:
     console.print(screen)
     svg = console.export_svg(title="slixmpp-bt demo", unique_id="demo")
     # Whoever looks at a picture does not ask for fonts from somebody else's server.
-    return re.sub(r"@font-face\s*\{[^}]*\}", "", svg)
+    svg = re.sub(r"@font-face\s*\{[^}]*\}|<!--.*?-->", "", svg, flags=re.DOTALL)
+    return "".join(f"{line.rstrip()}\n" for line in svg.splitlines() if line.strip())

@@ -18,7 +18,7 @@ from .account import Account
 from .failures import NO_LOGIN, Failure
 
 #: Seconds until a login is given up, and until leaving is.
-_LOGIN_PATIENCE = 60.0
+_LOGIN_PATIENCE = 30.0
 _LEAVING_PATIENCE = 10.0
 #: How long a contact's presence may take to come after the login, in seconds.
 _PRESENCE_PATIENCE = 3.0

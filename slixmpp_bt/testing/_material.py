@@ -18,7 +18,7 @@ from ..manifest import Manifest, ManifestLimits, make
 
 KIB = 1024
 #: Seconds after which something that must happen counts as missing: a limit for slow machines, not a measure.
-PATIENCE = 6.0
+PATIENCE = 30.0
 LOOPBACK = (Endpoint.parse("127.0.0.1"),)
 PRIVATE = Admission(Mode.PRIVATE)
 
@@ -83,12 +83,17 @@ class Material:
 
 
 async def material(directory: Path, *sizes: int, seed: int = 0, names: Mapping[int, str] | None = None) -> Material:
-    """One file of random bytes, or a directory of several, of `sizes`; the same again for the same `seed`."""
+    """One file of random bytes, or a directory of several, of `sizes`; the same again for the same `seed`.
+
+    A size that is that of the file before gets the same content.
+    """
     rng = random.Random(seed)  # noqa: S311 - content, not secrets
+    content = b""
     source, target = directory / f"source{seed}", directory / f"target{seed}"
     source.mkdir()
     for index, size in enumerate(sizes):
-        (source / (names or {}).get(index, f"{index:05}")).write_bytes(rng.randbytes(size))
+        content = content if len(content) == size else rng.randbytes(size)
+        (source / (names or {}).get(index, f"{index:05}")).write_bytes(content)
     offered = source if len(sizes) > 1 else next(source.iterdir())
     made = await make(offered, salt=rng.randbytes(16))
     bare = Manifest.parse(made.manifest.info, _GENEROUS)

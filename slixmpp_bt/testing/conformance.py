@@ -153,6 +153,13 @@ class StoreConformance(ABC):
             given.paths[0].write_bytes(content)
             await backend.open_seed(given.manifest, given.paths, PRIVATE)
 
+    @on_a_loop
+    async def test_open_seed_without_piece_layers_raises(self, tmp_path: Path) -> None:
+        given = await material(tmp_path, SIZE)
+        async with running(self.make_backend) as backend:
+            with pytest.raises(ValueError, match="layers"):
+                await backend.open_seed(given.bare, given.paths, PRIVATE)
+
     # Pieces of other routes
 
     @on_a_loop
@@ -219,7 +226,7 @@ class StoreConformance(ABC):
 
     @on_a_loop
     async def test_finished_after_the_last_piece_is_true_and_told_once(self, tmp_path: Path) -> None:
-        given = await material(tmp_path, SIZE, 0, 5 * KIB, 16 * KIB)
+        given = await material(tmp_path, SIZE, SIZE, 0, 5 * KIB, 16 * KIB)
         async with running(self.make_backend) as backend:
             download = await downloading(backend, given)
             assert not await download.finished()

@@ -54,7 +54,7 @@ class LoopbackServer:
     :param announce_limits: tell clients of `max_stanza` (XEP-0478).
     :param host: a loopback address.
     :param port: where clients connect; 0 for any.
-    :raises ValueError: `host` is not a loopback address, or a name is not part of a JID.
+    :raises ValueError: `host` is not a loopback address, a limit is not positive, or a name is not part of a JID.
 
     As an async context manager it starts and, at the end, leaves no task, socket or file. Clients that are still
     connected then are disconnected.
@@ -76,6 +76,8 @@ class LoopbackServer:
     ) -> None:
         if not ip_address(host).is_loopback:
             raise ValueError(f"{host} is not a loopback address; this server is for tests only")
+        if max_stanza < 1 or (rate is not None and rate <= 0) or (burst is not None and burst < 1):
+            raise ValueError("limits are positive, or None")
         self.domain = JID(domain).domain
         self.host = host
         #: Where clients connect; known once it has started.

@@ -32,7 +32,6 @@ _TYPES = {
     "remote-server-timeout": "wait",
     "resource-constraint": "wait",
     "service-unavailable": "cancel",
-    "subscription-required": "auth",
 }
 
 

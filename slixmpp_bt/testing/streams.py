@@ -98,6 +98,7 @@ class Stream(asyncio.Protocol, ABC):
         self._securing = False
         self._deadline: asyncio.TimerHandle | None = None
         self._backlog = bytearray()
+        self._early = bytearray()
         self._bucket: TokenBucket | None = None
         self._resume: asyncio.TimerHandle | None = None
         self.restart()
@@ -195,6 +196,9 @@ class Stream(asyncio.Protocol, ABC):
                 self.connection_lost(None)
         if secured is not None and not self.closed.done():
             self._transport = secured
+            early, self._early = bytes(self._early), bytearray()
+            if early:
+                self.data_received(early)
 
     # asyncio.Protocol
 
@@ -205,7 +209,10 @@ class Stream(asyncio.Protocol, ABC):
             transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self._bucket is None:
+        if self._securing:
+            # It may come together with the end of the handshake, before there is a transport to answer by.
+            self._early += data
+        elif self._bucket is None:
             self._consume(data)
         else:
             self._backlog += data

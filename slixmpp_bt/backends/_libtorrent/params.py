@@ -5,7 +5,6 @@ All of it may block for milliseconds, with many files or pieces: call it in a th
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,34 +12,37 @@ from typing import Any
 import libtorrent as lt
 
 from ... import bencode
-from ...errors import BTError, IntegrityError
-from ...hashing import BLOCK, DIGEST, height_of, piece_root
+from ...errors import BTError
+from ...hashing import BLOCK, DIGEST, height_of, layer_root, piece_root
 from ...manifest import File, Manifest
-
-log = logging.getLogger(__name__)
 
 
 def seed_params(
-    manifest: Manifest, files: Mapping[int, Path], select: frozenset[int] | None = None
+    manifest: Manifest, files: Mapping[int, Path], layers: Mapping[bytes, bytes], select: frozenset[int] | None = None
 ) -> lt.add_torrent_params:
-    """Of complete files: all, or those of `select`. Nothing is read until a peer asks, and nothing is ever written:
-    when a file turns out wrong, libtorrent would fetch the right content into it."""
-    # Files of equal content share one layer, and in seed mode libtorrent has it for one of them only.
-    roots = [file.root for file in manifest.files if file.size > manifest.piece_length]
-    if select is None and len(roots) == len(set(roots)):
-        params = _params(manifest, files)
+    """Of complete files: all, or those of `select`, whose piece layers are among `layers`.
+
+    Nothing is read until a peer asks, and nothing is ever written: when a file turns out wrong, libtorrent would fetch
+    the right content into it. Without its layer it would read a whole file to answer for it.
+    """
+    if select is None:
+        params = _params(manifest, files, layers)
         params.flags |= lt.torrent_flags.seed_mode
     else:
-        params = download_params(manifest, files, manifest.pieces_of(select), ())
+        params = download_params(manifest, files, layers, manifest.pieces_of(select), ())
     params.flags |= lt.torrent_flags.upload_mode
     return params
 
 
 def download_params(
-    manifest: Manifest, files: Mapping[int, Path], had: Collection[int], wanted: Collection[int]
+    manifest: Manifest,
+    files: Mapping[int, Path],
+    layers: Mapping[bytes, bytes],
+    had: Collection[int],
+    wanted: Collection[int],
 ) -> lt.add_torrent_params:
     """Of part files, with the pieces that were `had` before and those that are `wanted` now."""
-    params = _params(manifest, files)
+    params = _params(manifest, files, layers)
     if len(files) < len(manifest.files):  # a priority of 0 anywhere would end the seed mode
         params.file_priorities = _file_priorities(manifest, files)
     params.have_pieces = [piece in had for piece in range(manifest.piece_count)]
@@ -48,13 +50,8 @@ def download_params(
     return params
 
 
-def _params(manifest: Manifest, files: Mapping[int, Path]) -> lt.add_torrent_params:
-    layers: dict[bytes, bencode.Value] = dict(manifest.layers)
-    torrent = b"d4:info" + manifest.info + b"12:piece layers" + bencode.encode(layers) + b"e"
-    try:
-        params = lt.load_torrent_buffer(torrent)
-    except RuntimeError as error:
-        raise BTError(f"libtorrent refuses the offer: {error}") from None
+def _params(manifest: Manifest, files: Mapping[int, Path], layers: Mapping[bytes, bytes]) -> lt.add_torrent_params:
+    params = _loaded(manifest, layers)
     engine = dict(zip(range(len(manifest.files)), engine_indices(manifest), strict=True))
     params.save_path = str(_anywhere(files))
     # No name that a peer chose may reach the disk; what is not wanted is never written, under whatever name.
@@ -73,6 +70,39 @@ def _params(manifest: Manifest, files: Mapping[int, Path]) -> lt.add_torrent_par
         | lt.torrent_flags.disable_pex
     )
     return params
+
+
+def _loaded(manifest: Manifest, layers: Mapping[bytes, bytes]) -> lt.add_torrent_params:
+    known: dict[bytes, bencode.Value] = dict(layers)
+    torrent = b"d4:info" + manifest.info + b"12:piece layers" + bencode.encode(known) + b"e"
+    try:
+        params = lt.load_torrent_buffer(torrent)
+    except RuntimeError as error:
+        raise BTError(f"libtorrent refuses the offer: {error}") from None
+    return _with_twins(manifest, params) if layers else params
+
+
+def _with_twins(manifest: Manifest, params: lt.add_torrent_params) -> lt.add_torrent_params:
+    """Files of equal content share one layer, of which libtorrent 2.1 makes a tree for one of them only: give the
+    others theirs."""
+    twins = list(_twins(manifest))
+    if not twins:
+        return params
+    data = lt.write_resume_data(params)
+    trees: list[dict[bytes, Any]] = data.get(b"trees", [])
+    if all(trees[other][b"hashes"] for _, other in twins):
+        return params
+    for first, other in twins:
+        trees[other] = trees[first]
+    return lt.read_resume_data(lt.bencode(data))
+
+
+def _twins(manifest: Manifest) -> Iterator[tuple[int, int]]:
+    """The engine's indices of each file with a layer of its own and of each later one that shares it."""
+    first: dict[bytes | None, int] = {}
+    for file, index in zip(manifest.files, engine_indices(manifest), strict=True):
+        if file.size > manifest.piece_length and first.setdefault(file.root, index) != index:
+            yield first[file.root], index
 
 
 def _file_priorities(manifest: Manifest, files: Mapping[int, Path]) -> list[int]:
@@ -99,22 +129,17 @@ def _anywhere(files: Mapping[int, Path]) -> Path:
     return next(iter(files.values())).absolute().parent if files else Path.cwd()
 
 
-def with_learnt_layers(manifest: Manifest, params: lt.add_torrent_params) -> Manifest:
-    """`manifest` with the piece layers that the engine got from peers; as it was if it does not have all of them."""
+def learnt_layers(manifest: Manifest, params: lt.add_torrent_params) -> dict[bytes, bytes]:
+    """The piece layers that the engine knows, from peers or from us: those that lead to their files' roots."""
     trees = lt.write_resume_data(params).get(b"trees", [])
-    layers: dict[bytes, bytes] = {}
+    found: dict[bytes, bytes] = {}
     for file, index in zip(manifest.files, engine_indices(manifest), strict=True):
-        if file.root is None or file.size <= manifest.piece_length:
+        if file.root is None or file.size <= manifest.piece_length or index >= len(trees):
             continue
-        layer = _layer(trees[index], file, manifest.piece_length) if index < len(trees) else None
-        if layer is None:
-            return manifest
-        layers[file.root] = layer
-    try:
-        return manifest.with_layers(layers)
-    except IntegrityError as error:
-        log.warning("the piece layers that libtorrent learnt are not used: %s", error)
-        return manifest
+        layer = _layer(trees[index], file, manifest.piece_length)
+        if layer is not None and layer_root(layer, manifest.piece_length) == file.root:
+            found[file.root] = layer
+    return found
 
 
 def _layer(tree: Mapping[bytes, Any], file: File, piece_length: int) -> bytes | None:
