@@ -96,11 +96,14 @@ class Connection:
             built["from"] = sender
 
     def _forget(self, iq: Iq, answer: asyncio.Future[Iq]) -> None:
-        if not answer.done():
-            # slixmpp keeps the handler and the timer of an iq until its answer or its timeout.
-            answer.cancel()
-            self._xmpp.remove_handler(f"IqCallback_{iq['id']}")
-            self._xmpp.cancel_schedule(f"IqTimeout_{iq['id']}")
+        if answer.done():
+            if not answer.cancelled():
+                answer.exception()  # seen, even where a cancellation came at the same moment
+            return
+        # slixmpp keeps the handler and the timer of an iq until its answer or its timeout.
+        answer.cancel()
+        self._xmpp.remove_handler(f"IqCallback_{iq['id']}")
+        self._xmpp.cancel_schedule(f"IqTimeout_{iq['id']}")
 
 
 def _reply(iq: Iq, request: messages.Request) -> messages.Reply:

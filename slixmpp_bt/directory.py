@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
 from slixmpp import JID, BaseXMPP, ComponentXMPP
 from slixmpp.exceptions import IqError, IqTimeout
-from slixmpp.roster import RosterNode
+from slixmpp.roster import RosterItem
 
 from .constants import NS
 from .errors import NotSupported, PeerNotFound
-from .policy import Peer
+from .policy import MAX_DEVICES, Peer
+from .threads import settle
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +35,12 @@ class Directory:
         if jid.bare == local.bare:
             # One's own devices; no roster has them.
             return Peer(jid=jid, bare=JID(jid.bare), subscription="both")
-        roster = self._roster(local)
-        subscription = roster[jid.bare]["subscription"] if roster.has_jid(jid.bare) else "none"
+        entry = self._entry(jid, local)
         return Peer(
-            jid=jid, bare=JID(jid.bare), subscription=subscription, auto_authorize=bool(self._xmpp.auto_authorize)
+            jid=jid,
+            bare=JID(jid.bare),
+            subscription="none" if entry is None else entry["subscription"],
+            auto_authorize=bool(self._xmpp.auto_authorize),
         )
 
     async def supports(self, jid: JID, local: JID) -> bool | None:
@@ -46,7 +50,7 @@ class Directory:
                 return await self._ask(jid, local)
             except PeerNotFound:
                 return None
-        answers = [await self.supports(device, local) for device in self._visible(jid, local)]
+        answers = await self._ask_until_one_does(self._visible(jid, local), local)
         return True if True in answers else False if False in answers else None
 
     async def resolve(self, to: JID, local: JID) -> JID:
@@ -59,24 +63,39 @@ class Directory:
             if await self._ask(to, local):
                 return to
             raise NotSupported(f"{to} does not support file transfer by {NS}")
-        answers = []
-        for device in self._visible(to, local):
-            answers.append(await self.supports(device, local))
-            if answers[-1]:
-                return device
+        devices = self._visible(to, local)
+        answers = await self._ask_until_one_does(devices, local)
+        if True in answers:
+            return devices[answers.index(True)]
         if answers and None not in answers:
             raise NotSupported(f"no device of {to} that is online supports file transfer by {NS}")
         return to
 
     def _visible(self, jid: JID, local: JID) -> list[JID]:
-        """The available devices of an account, the highest priority first."""
-        roster = self._roster(local)
-        if not roster.has_jid(jid.bare):
+        """The available devices of an account, the highest priority first; not more than are admitted anyway."""
+        entry = self._entry(jid, local)
+        if entry is None:
             return []
-        resources = roster[jid.bare].resources
+        resources = entry.resources
         ranked = sorted(resources, key=lambda name: -int(resources[name]["priority"] or 0))
         devices = [JID(f"{jid.bare}/{name}") for name in ranked if name]
-        return [device for device in devices if device != self._xmpp.boundjid]
+        return [device for device in devices if device != self._xmpp.boundjid][:MAX_DEVICES]
+
+    async def _ask_until_one_does(self, devices: list[JID], local: JID) -> list[bool | None]:
+        """The answers of `devices`, which are all asked at once, up to the first that supports this."""
+        asked = [asyncio.ensure_future(self.supports(device, local)) for device in devices]
+        answers: list[bool | None] = []
+        try:
+            for question in asked:
+                answers.append(await question)
+                if answers[-1]:
+                    break
+        finally:
+            for question in asked:
+                question.cancel()
+            if asked:
+                await settle(asked)
+        return answers
 
     async def _ask(self, jid: JID, local: JID) -> bool:
         caps: Any = self._xmpp.plugin["xep_0115"]
@@ -96,8 +115,13 @@ class Directory:
             known = iq["disco_info"]
         return NS in known["features"]
 
-    def _roster(self, local: JID) -> RosterNode:
-        return self._xmpp.roster[local.bare]
+    def _entry(self, jid: JID, local: JID) -> RosterItem | None:
+        """What the roster of `local` says of `jid`."""
+        # Looking up a roster makes one, and anybody can make up names at a component.
+        if all(known != local.bare for known in self._xmpp.roster):
+            return None
+        roster = self._xmpp.roster[local.bare]
+        return roster[jid.bare] if roster.has_jid(jid.bare) else None
 
     def _room(self, jid: JID) -> JID | None:
         rooms: Any = self._xmpp.plugin.get("xep_0045", None)

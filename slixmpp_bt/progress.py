@@ -11,13 +11,15 @@ from .constants import Route
 PER_SECOND = 4
 #: The rate is averaged over about so many seconds.
 _WINDOW = 3.0
+#: Moments closer than so many seconds say nothing about a rate.
+_SHORTEST = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """A moment of a transfer.
 
-    :ivar transferred: bytes that are verified (receiver) or sent (sender).
+    :ivar transferred: bytes that are verified (receiver), sent (sender) or, while it is preparing, hashed.
     :ivar total: bytes wanted.
     :ivar rate: bytes per second, averaged over the last few.
     :ivar eta: seconds to the end at that rate; None while nothing moves.
@@ -34,25 +36,31 @@ class Progress:
 
 
 class Meter:
-    """Makes a rate of byte counts that are given to it with their times (seconds)."""
+    """Makes a rate of byte counts that are given to it with their times (seconds).
+
+    At first it is the average of all there is, then, as time goes on, of the last few seconds. A count that falls
+    begins something new.
+    """
 
     def __init__(self) -> None:
         self.rate = 0.0
+        self._elapsed = 0.0
         self._last: tuple[float, int] | None = None
 
     def add(self, now: float, transferred: int) -> None:
         """Note that `transferred` bytes are there at `now`."""
-        if self._last is None:
-            self._last = now, transferred
+        if self._last is None or transferred < self._last[1]:
+            self.rate, self._elapsed, self._last = 0.0, 0.0, (now, transferred)
             return
         then, before = self._last
         elapsed = now - then
-        if elapsed <= 0:
+        if elapsed < _SHORTEST:
             return
-        weight = min(1.0, elapsed / _WINDOW)
+        self._elapsed = min(self._elapsed + elapsed, _WINDOW)
+        weight = min(1.0, elapsed / self._elapsed)
         self.rate += weight * ((transferred - before) / elapsed - self.rate)
         self._last = now, transferred
 
     def eta(self, left: int) -> float | None:
-        """Seconds until `left` bytes have come at the present rate."""
-        return left / self.rate if self.rate >= 1.0 else None
+        """Seconds until `left` bytes have come at the present rate; None if that is as good as nothing."""
+        return max(0, left) / self.rate if self.rate >= 1.0 else None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 
 class Tasks:
@@ -14,16 +17,24 @@ class Tasks:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Run `coroutine` until it ends or :meth:`aclose`. It handles its own errors."""
+        """Run `coroutine` until it ends or :meth:`aclose`. It handles its own errors; another one is logged."""
         task = asyncio.get_running_loop().create_task(coroutine, name=f"slixmpp_bt {name}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return task
 
     async def aclose(self) -> None:
-        """Cancel all and wait for their end; a task that calls it is left out."""
+        """Cancel all and wait for their end, also of those that begin meanwhile; a task that calls it is left out.
+
+        Cancelling it leaves the rest to end by themselves: they are cancelled already.
+        """
         while others := {task for task in self._tasks if task is not asyncio.current_task()}:
             for task in others:
                 task.cancel()
             await asyncio.wait(others)
             self._tasks -= others
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s failed", task.get_name(), exc_info=error)

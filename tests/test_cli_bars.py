@@ -25,7 +25,8 @@ class Screen(io.StringIO):
 
     async def shows(self, words: str) -> None:
         """Wait until `words` come, from now on."""
-        self.truncate(0)
+        self.seek(0)
+        self.truncate()
         await until(lambda: words in self.getvalue())
 
 
@@ -49,9 +50,9 @@ async def test_bars_of_a_transfer_say_what_is_going_on(tmp_path: Path) -> None:
             await transfer.pause()
             await screen.shows("paused on this side")
             with bars.hidden():
-                question = screen.getvalue()
+                question, before = screen.getvalue(), transfer.progress.transferred
                 await transfer.resume()
-                await moving(transfer)
+                await until(lambda: transfer.progress.transferred > before)
                 assert screen.getvalue() == question
             await screen.shows("/s")
             await following

@@ -19,6 +19,7 @@ from .commands import CLI, ran
 from .world import digest, make_file
 
 
+@pytest.mark.matrix
 async def test_demo_with_file_echoes_it_and_counts_what_travelled(tmp_path: Path) -> None:
     file = make_file(tmp_path / "a.bin", 300_000)
     picture = tmp_path / "demo.svg"

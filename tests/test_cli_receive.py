@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from slixmpp import JID, Presence
 
 from slixmpp_bt import State
 from slixmpp_bt.testing import LoopbackServer
@@ -26,6 +28,7 @@ def receive(server: LoopbackServer, *options: str) -> list[str]:
     return [*CLI, "receive", *options, "--dir", "in", *account(server, "bob")]
 
 
+@pytest.mark.matrix
 async def test_receive_from_a_friend_prints_the_path_and_exits_0(server: LoopbackServer, tmp_path: Path) -> None:
     file = make_file(tmp_path / "a.bin", 100_000)
     line = receive(server, "--once", "--from", "alice@localhost")
@@ -158,3 +161,23 @@ async def test_receive_stopped_at_the_password_exits_130(server: LoopbackServer,
             await error_until(process, "Password of bob@localhost: ")
             process.send_signal(signal.SIGINT)
             assert (await finish(process))[0] == 130
+
+
+async def test_receive_that_cannot_come_back_exits_3(server: LoopbackServer, tmp_path: Path) -> None:
+    line = receive(server, "--anybody")
+    async with peer(server, "alice", tmp_path) as alice, running(*line, home=tmp_path / "bob") as process:
+        bob: asyncio.Future[JID] = asyncio.get_running_loop().create_future()
+        alice.xmpp.add_event_handler("got_online", lambda presence: seen(presence, bob))
+        device = await bob
+        server.add_user("bob", "another password")
+        server.kick(device.full)
+        code, _, error = await finish(process)
+    assert code == 3
+    assert error.endswith(
+        "slixmpp-bt: cannot log in as bob@localhost: the server refuses the account or its password\n"
+    )
+
+
+def seen(presence: Presence, device: asyncio.Future[JID]) -> None:
+    if presence["from"].bare == "bob@localhost" and not device.done():
+        device.set_result(presence["from"])

@@ -70,6 +70,7 @@ async def test_send_to_peer_without_plugin_exits_1(server: LoopbackServer, tmp_p
     assert "slixmpp-bt: a.bin: no device of bob@localhost that is online supports file transfer" in error
 
 
+@pytest.mark.matrix
 async def test_send_with_wrong_password_exits_3(server: LoopbackServer, tmp_path: Path) -> None:
     line = send(server, "bob@localhost", tmp_path)
     code, out, error = await ran(*line, home=tmp_path / "alice", password="wrong")
@@ -77,6 +78,7 @@ async def test_send_with_wrong_password_exits_3(server: LoopbackServer, tmp_path
     assert error == "slixmpp-bt: cannot log in as alice@localhost: the server refuses the account or its password\n"
 
 
+@pytest.mark.matrix
 async def test_send_to_server_that_is_not_trusted_exits_3(server: LoopbackServer, tmp_path: Path) -> None:
     who = ["--jid", "alice@localhost", "--host", server.host, "--port", str(server.port)]
     code, out, error = await ran(*CLI, "send", "bob@localhost", str(tmp_path), *who, home=tmp_path / "alice")
@@ -84,6 +86,7 @@ async def test_send_to_server_that_is_not_trusted_exits_3(server: LoopbackServer
     assert re.fullmatch("slixmpp-bt: the server's certificate is not trusted: .*\n", error)
 
 
+@pytest.mark.matrix
 async def test_send_where_nobody_listens_exits_3(tmp_path: Path) -> None:
     async with LoopbackServer() as gone:
         port = gone.port

@@ -311,6 +311,7 @@ async def test_approve_in_chat_of_withdrawn_offer_says_that_it_is_over(server: L
         assert await owner.hears() == "#1: the offer of 'a.bin' is over"
 
 
+@pytest.mark.matrix
 async def test_approve_in_chat_as_program_asks_and_fetches(server: LoopbackServer, tmp_path: Path) -> None:
     file = make_file(tmp_path / "a.bin", 100_000)
     line = program("approve_in_chat", "--owner", "alice@localhost", *account(server, "bob"))
@@ -353,6 +354,7 @@ async def test_component_bot_with_file_of_friend_sends_it_back(gateway: Loopback
         await get_plugin(bot).aclose()
 
 
+@pytest.mark.matrix
 async def test_component_bot_as_program_sends_it_back(gateway: LoopbackServer, tmp_path: Path) -> None:
     file = make_file(tmp_path / "a.bin", 200_000)
     where = ["--host", gateway.host, "--port", str(gateway.component_port), "--listen", *LISTEN[:1]]

@@ -105,7 +105,7 @@ def test_example_manifest_is_real(example: Example) -> None:
 
 def test_every_message_has_an_example() -> None:
     shown = {type(stanza.find(example.stanza)) for example in EXAMPLES}
-    assert shown >= {form.carries for form in stanza._FORMS} | {messages.Done}
+    assert shown >= {form.carries for form in stanza.FORMS} | {messages.Done}
 
 
 @pytest.mark.parametrize("unknown", [Element(f"{{{constants.NS}}}news"), Element("{urn:example}x")])
@@ -126,7 +126,7 @@ def test_schema_in_the_document_is_the_schema_file() -> None:
 
 
 def test_schema_has_the_elements_of_the_code() -> None:
-    ours = {form.name for form in stanza._FORMS if form.tag.startswith(f"{{{constants.NS}}}")}
+    ours = {form.name for form in stanza.FORMS if form.tag.startswith(f"{{{constants.NS}}}")}
     assert set(SCHEMA.elements) == ours | {"torrent"}
     assert SCHEMA.target_namespace == constants.NS
 

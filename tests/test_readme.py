@@ -32,6 +32,7 @@ def literal_after(words: str) -> str:
     return found[1]
 
 
+@pytest.mark.matrix
 async def test_readme_bot_run_as_a_program_sends_files_back(tmp_path: Path) -> None:
     [bot] = snippets()
     file = make_file(tmp_path / "a.bin", 100_000)

@@ -164,7 +164,7 @@ def in_stanza(message: stanza.AnyMessage) -> Message | Iq:
         stanza.fill_message(filled, message)
         return Message(xml=ET.fromstring(str(filled)))
     iq = Iq()
-    iq["type"] = next(form.within for form in stanza._FORMS if form.carries is type(message))
+    iq["type"] = next(form.within for form in stanza.FORMS if form.carries is type(message))
     iq.append(stanza.build(message))
     return Iq(xml=ET.fromstring(str(iq)))
 

@@ -6,7 +6,8 @@ import slixmpp_bt
 class EchoFileBot(slixmpp.ClientXMPP):
     def __init__(self, jid, password, friends, **settings):
         super().__init__(jid, password)
-        self.register_plugin("xep_bt", {"download_dir": "inbox", "auto_accept": friends, **settings})
+        others = [friend for friend in friends if friend != self.requested_jid.bare]
+        self.register_plugin("xep_bt", {"download_dir": "inbox", "auto_accept": others, **settings})
         self.add_event_handler("session_start", self.start)
         self.add_event_handler("bt_transfer_end", self.echo)
 

@@ -116,6 +116,7 @@ class _Receiver:
     async def _follow(self, transfer: Transfer) -> None:
         await self._bars.follow(transfer, f"{transfer.name} from {transfer.peer.bare}")
         await transfer.released()
+        self._followed.discard(transfer)
         self._report(transfer)
 
     def _report(self, transfer: Transfer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -34,13 +34,20 @@ async def session(account: Account, config: Mapping[str, Any]) -> AsyncIterator[
     seconds at most.
 
     :param config: the plugin's configuration.
-    :raises Failure: no way in.
+    :raises Failure: no way in, be it now or after the connection was lost.
     :raises ConfigError: `config` is wrong.
     """
-    client = Client(account, config)
+    task = asyncio.current_task()
+    assert task is not None
+    client = Client(account, config, give_up=task.cancel)
     try:
         await client.log_in()
         yield client
+    except asyncio.CancelledError:
+        if client.failure is None:
+            raise
+        task.uncancel()
+        raise client.failure from None
     finally:
         with suppress(TimeoutError):
             async with asyncio.timeout(_LEAVING_PATIENCE):
@@ -48,9 +55,13 @@ async def session(account: Account, config: Mapping[str, Any]) -> AsyncIterator[
 
 
 class Client(slixmpp.ClientXMPP):
-    """A client with the plugin. It lets nobody into the roster by itself: the account is a person's."""
+    """A client with the plugin. It lets nobody into the roster by itself: the account is a person's.
 
-    def __init__(self, account: Account, config: Mapping[str, Any]) -> None:
+    :param give_up: called when it cannot come back after its connection was lost.
+    :ivar failure: why it gave up.
+    """
+
+    def __init__(self, account: Account, config: Mapping[str, Any], give_up: Callable[[], object]) -> None:
         # The same device again after a reconnect, so that the other side finds it.
         resource = account.jid.resource or f"slixmpp-bt-{secrets.token_hex(4)}"
         super().__init__(f"{account.jid.bare}/{resource}", account.password)
@@ -60,6 +71,8 @@ class Client(slixmpp.ClientXMPP):
             self.ca_certs = account.ca_certs
         self.register_plugin("xep_bt", {"state_dir": None, **config})
         self._where = (account.host, account.port) if account.host else (None, None)
+        self.failure: Failure | None = None
+        self._give_up = give_up
         self._why = "the server does not answer"
         self._entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._leaving = False
@@ -171,8 +184,12 @@ class Client(slixmpp.ClientXMPP):
         self.abort()
 
     def _no_login(self, _: object) -> None:
-        self._leaving = True  # nothing to try again with
-        self._fail(f"cannot log in as {self.requested_jid.bare}: the server refuses the account or its password")
+        words = f"cannot log in as {self.requested_jid.bare}: the server refuses the account or its password"
+        if self._entered.done() and not self._leaving:
+            self._leaving = True
+            self.failure = Failure(words, NO_LOGIN)
+            self._give_up()
+        self._fail(words)
 
     def _lost(self, reason: object) -> None:
         if isinstance(reason, ssl.SSLCertVerificationError):

@@ -14,7 +14,7 @@ from ...errors import BackendClosed, BTError, IntegrityError, StorageError
 from ...manifest import Manifest
 from ...threads import in_thread
 from .. import _store
-from ..base import Download, Finished, PieceStored, Seed
+from ..base import Download, Finished, PieceStored, Seed, Status
 from .params import download_params, learnt_layers
 from .seed import TorrentSeed
 from .swarm import TorrentSwarm
@@ -73,11 +73,10 @@ class TorrentDownload(TorrentSwarm, Download):
         if manifest != self._manifest or not manifest.verifiable:
             raise ValueError("these are not the piece layers of this offer")
         async with self._changing:
-            self._check_open()
+            self._check_usable()
             if self._manifest.verifiable:
                 return
-            if self._failure is None:
-                await self._flush()
+            await self._flush()
             await self._detach()
             self._manifest = manifest
             self._restart_from(self._flushed)
@@ -130,7 +129,7 @@ class TorrentDownload(TorrentSwarm, Download):
             raise BTError("only a finished download can be published")
         layers = self._manifest.layers if self._manifest.verifiable else await self._learnt()
         async with self._changing:
-            self._check_open()
+            self._check_usable()
             seed = TorrentSeed(self._session, self._manifest, files, layers, self._select)
             seed.take_over(self._candidates, self._paused)
             await self.aclose()

@@ -1,0 +1,1 @@
+"""Measurements; they assert nothing. Each prints ratios of interleaved runs: ``python -m benchmarks.hashing``."""
