@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from slixmpp import JID, BaseXMPP, ClientXMPP, ComponentXMPP, Iq, Message, Presence
-from slixmpp.jid import InvalidJID
 from slixmpp.plugins import BasePlugin
 from slixmpp.xmlstream.handler import Callback, CoroutineCallback
 from slixmpp.xmlstream.handler.base import BaseHandler
@@ -19,6 +18,7 @@ from slixmpp.xmlstream.matcher import MatchXPath, StanzaPath
 from slixmpp.xmlstream.stanzabase import StanzaBase
 
 from . import stanza
+from .arguments import Expires, parse_expires, parse_jid, parse_source
 from .backends import Backend, RateLimits
 from .config import Config
 from .connection import Connection
@@ -31,7 +31,6 @@ from .incoming import IncomingOffer
 from .messages import Request, Withdraw
 from .outbox import Outbox
 from .outgoing import OutgoingOffer
-from .sources import check_path
 from .tasks import Tasks
 from .transfer import Transfer
 
@@ -45,8 +44,6 @@ _GRACE = 5.0
 #: What takes effect only when the plugin starts.
 _FIXED = frozenset({"backend", "listen", "port_mapping", "state_dir", "instance"})
 _REQUESTS = ("set/bt_accept", "get/bt_meta", "set/bt_peers", "set/bt_report", "set/bt_end")
-
-Expires = float | timedelta | datetime | None
 
 #: Plugins that are closing: a task needs somebody who holds it, and a disabled plugin is held by nobody.
 _closing: set[asyncio.Task[None]] = set()
@@ -206,7 +203,7 @@ class XEP_BT(BasePlugin):
         """Whether `jid` supports this. A full JID (or a domain) is asked; of a bare JID, any of the visible devices.
         None if none is visible or it does not answer. Cancelling it does no harm.
         """
-        return await self._directory.supports(_jid(jid), self._local(ifrom))
+        return await self._directory.supports(parse_jid(jid), self._local(ifrom))
 
     @property
     def offers(self) -> tuple[OutgoingOffer | IncomingOffer, ...]:
@@ -282,18 +279,18 @@ class XEP_BT(BasePlugin):
     async def _arguments(
         self, jid: JID | str, path: str | Path, mode: Mode | str | None, expires: Expires, ifrom: JID | str | None
     ) -> tuple[JID, JID, Path, Mode, datetime]:
-        to, local = _jid(jid), self._local(ifrom)
+        to, local = parse_jid(jid), self._local(ifrom)
         how = self._config.mode if mode is None else Mode(mode)
         if how not in MODES:
             raise NotSupported(f"the mode {how!s} is not part of this version")
-        until = _until(expires, self._config.limits.offer_ttl)
-        source = await asyncio.to_thread(_source, path)
+        until = parse_expires(expires, self._config.limits.offer_ttl)
+        source = await asyncio.to_thread(parse_source, path)
         self._announce(local)
         return to, local, source, how, until
 
     def _local(self, ifrom: JID | str | None) -> JID:
         if ifrom is not None and isinstance(self.xmpp, ComponentXMPP):
-            return _jid(ifrom)
+            return parse_jid(ifrom)
         return JID(self.xmpp.boundjid)
 
     def _announce(self, jid: JID) -> None:
@@ -418,34 +415,3 @@ def _backend(config: Config) -> Backend:
 
 def _rates(config: Config) -> RateLimits:
     return RateLimits(config.upload_limit, config.download_limit)
-
-
-def _source(path: str | Path) -> Path:
-    source = Path(path).expanduser().absolute()
-    check_path(source)
-    return source
-
-
-def _jid(text: JID | str) -> JID:
-    try:
-        jid = JID(text)
-    except (InvalidJID, TypeError) as error:
-        raise ValueError(f"{text!r} is not a JID") from error
-    if not jid.domain:
-        raise ValueError(f"{text!r} is not a JID")
-    return jid
-
-
-def _until(expires: Expires, default: int) -> datetime:
-    now = datetime.now(UTC)
-    if expires is None:
-        return now + timedelta(seconds=default)
-    if isinstance(expires, datetime):
-        if expires.tzinfo is None:
-            raise ValueError("expires must be an aware datetime: which time zone is meant?")
-        until = expires.astimezone(UTC)
-    else:
-        until = now + (expires if isinstance(expires, timedelta) else timedelta(seconds=expires))
-    if until <= now:
-        raise ValueError(f"expires must be in the future, not {until:%Y-%m-%d %H:%M:%S} UTC")
-    return until

@@ -11,6 +11,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from slixmpp import JID
 
 from .constants import Route, State
 from .context import Context
-from .errors import BY_REASON, BTError, Cancelled, Declined, Expired, TransferError
+from .errors import BY_REASON, BTError, Cancelled, Declined, Expired, NoRoute, TransferError
 from .negotiation import Action, Event, Negotiation
 from .progress import PER_SECOND, Meter, Progress
 
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 #: The clock may jump (a laptop sleeps), so deadlines are looked at this often at least, in seconds.
 _LONGEST_NAP = 60.0
+#: So long a file that is just appearing may take when everything is closed, in seconds.
+_PUBLISH_PATIENCE = 10.0
 #: How often a waiting transfer looks whether something moves again, in seconds.
 _WAITING_TICK = 1.0
 
@@ -47,9 +50,11 @@ def heard(kind: str, reason: str, text: str | None = None) -> tuple[Event, Trans
         return Event.PEER_COMPLETE, None
     if kind == "decline":
         return Event.PEER_DECLINE, Declined(text or "the receiver declined")
-    error = BY_REASON.get(reason, TransferError)(text or f"ended by the other side ({reason})")
-    if isinstance(error, Cancelled):
-        return Event.PEER_CANCEL, error
+    words = text or f"ended by the other side ({reason})"
+    cause = BY_REASON.get(reason, TransferError)
+    if cause in (Cancelled, Declined):
+        return Event.PEER_CANCEL, Cancelled(words)
+    error = NoRoute(words, {Route.SWARM: words}) if cause is NoRoute else cause(words)
     return (Event.PEER_EXPIRED if isinstance(error, Expired) else Event.PEER_FAIL), error
 
 
@@ -115,11 +120,15 @@ class Transfer:
         self._queue: deque[Action] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._doing: Action | None = None
+        self._over = asyncio.Event()
+        self._releasing: asyncio.Task[None] | None = None
         self._released = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._sampler: asyncio.TimerHandle | None = None
         self._meter = Meter()
         self._progress = Progress()
+        self._moved = False
+        self._sampled = 0.0
         self._version = 0
         self._changed = asyncio.Event()
         self._started = False
@@ -184,8 +193,7 @@ class Transfer:
 
         :raises BTError: the transfer's error, most often a :class:`~slixmpp_bt.errors.TransferError`.
         """
-        while not self.ended:
-            await self._next_change()
+        await self._over.wait()
         if self._error is not None:
             raise self._error.with_traceback(None)
         path = self.path
@@ -214,11 +222,15 @@ class Transfer:
         seen = -1
         while True:
             if seen == self._version:
-                await self._next_change()
+                await self._changed.wait()
             seen = self._version
             yield self._progress
-            if self.ended and seen == self._version:
-                return
+            if self._over.is_set():
+                if seen == self._version:
+                    return
+            else:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._over.wait(), 1 / PER_SECOND)
 
     def __repr__(self) -> str:
         direction = "from" if self.incoming else "to"
@@ -240,9 +252,23 @@ class Transfer:
         """Return once an ended transfer has let go of everything."""
         await self._released.wait()
 
+    async def aclose(self, error: TransferError) -> None:
+        """End it with `error`, if it has not ended, and return once it has let go of everything. A file that is just
+        appearing gets some seconds to do so. For the end of the plugin only: cancelling it may leave part files.
+        """
+        if not self.feed(Event.CANCEL, error) and not self.ended:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), _PUBLISH_PATIENCE)
+            self.feed(Event.FAIL, error)
+        await self._released.wait()
+        if self._releasing is not None and self._releasing.cancelled():
+            await self._side.release()
+
     def touch(self) -> None:
-        """Take a new sample at once."""
-        self._sample()
+        """There are new counts: take a sample as soon as it is due."""
+        if self._sampler is None and not self.ended:
+            loop = asyncio.get_running_loop()
+            self._sampler = loop.call_at(max(loop.time(), self._sampled + 1 / PER_SECOND), self._look)
 
     # the shell
 
@@ -265,6 +291,7 @@ class Transfer:
                 self._started = True
                 self._context.notify("bt_transfer_start", self)
             if state.terminal:
+                self._over.set()
                 self._context.notify("bt_transfer_end", self)
 
     def _end(self, state: State, error: BTError | None) -> None:
@@ -277,13 +304,15 @@ class Transfer:
             self._side.tell(self.state, self._error)
         elif action is Action.RELEASE:
             self._queue.clear()
-            self._context.tasks.spawn(self._release(), f"release {self.id}")
+            self._releasing = self._context.tasks.spawn(self._release(), f"release {self.id}")
+            self._releasing.add_done_callback(lambda _: self._released.set())
         else:
             if action is Action.HOLD:
                 self._queue.clear()
                 if self._doing is Action.CONTACT and self._worker is not None:
                     self._worker.cancel()
-            self._queue.append(action)
+            if action not in self._queue:
+                self._queue.append(action)
             if self._worker is None or self._worker.done() or self._worker.cancelling():
                 self._worker = self._context.tasks.spawn(self._work(self._worker), f"work {self.id}")
 
@@ -299,6 +328,10 @@ class Transfer:
             except Exception as error:
                 log.exception("%s: %s failed", self, self._doing)
                 self.feed(Event.FAIL, TransferError(f"internal error: {error!r}"))
+            except asyncio.CancelledError:
+                if self._doing is Action.PUBLISH:
+                    self.feed(Event.FAIL, Cancelled("stopped while the file was about to appear"))
+                raise
             finally:
                 self._doing = None
 
@@ -310,8 +343,6 @@ class Transfer:
             await self._side.release()
         except Exception:
             log.exception("%s: could not let go of everything", self)
-        finally:
-            self._released.set()
 
     def _schedule(self) -> None:
         if self._timer is not None:
@@ -334,29 +365,26 @@ class Transfer:
 
     def _look(self) -> None:
         self._sampler = None
-        if self._sample():
+        self._sample()
+        if self._moved:
+            self._moved = False
             self.feed(Event.MOVED)
+            if not self.ended:
+                self._context.notify("bt_progress", self)
         if self._sampler is None:
             self._watch()
 
-    def _sample(self) -> bool:
-        """Take a sample; whether bytes have moved since the last."""
+    def _sample(self) -> None:
         measured = self._side.measure()
-        now = asyncio.get_running_loop().time()
+        self._sampled = now = asyncio.get_running_loop().time()
         self._meter.add(now, measured.transferred)
         rate = max(0.0, self._meter.rate) if self.state is State.RUNNING else 0.0
         eta = self._meter.eta(measured.total - measured.transferred) if rate else None
         new = Progress(
             measured.transferred, measured.total, rate, 0.0 if self.complete else eta, measured.routes, measured.peers
         )
-        moved = new.transferred > self._progress.transferred
+        self._moved |= new.transferred > self._progress.transferred
         self._progress = new
         self._version += 1
         self._changed.set()
         self._changed = asyncio.Event()
-        if moved and not self.ended:
-            self._context.notify("bt_progress", self)
-        return moved
-
-    async def _next_change(self) -> None:
-        await self._changed.wait()

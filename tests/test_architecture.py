@@ -20,7 +20,7 @@ TALKS_XMPP = (
     "plugin.py",
     "connection.py",
     "directory.py",
-    "stanza.py",
+    "stanza/*",
     "bytestream.py",
     "rooms.py",
     "catalogue.py",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from slixmpp import JID, Presence
 
 from slixmpp_bt import State
 from slixmpp_bt.testing import LoopbackServer
@@ -164,20 +162,10 @@ async def test_receive_stopped_at_the_password_exits_130(server: LoopbackServer,
 
 
 async def test_receive_that_cannot_come_back_exits_3(server: LoopbackServer, tmp_path: Path) -> None:
-    line = receive(server, "--anybody")
-    async with peer(server, "alice", tmp_path) as alice, running(*line, home=tmp_path / "bob") as process:
-        bob: asyncio.Future[JID] = asyncio.get_running_loop().create_future()
-        alice.xmpp.add_event_handler("got_online", lambda presence: seen(presence, bob))
-        device = await bob
+    async with running(*receive(server, "--anybody"), home=tmp_path / "bob") as process:
+        device = (await error_until(process, "\n")).split()[-1]
         server.add_user("bob", "another password")
-        server.kick(device.full)
+        server.kick(device)
         code, _, error = await finish(process)
     assert code == 3
-    assert error.endswith(
-        "slixmpp-bt: cannot log in as bob@localhost: the server refuses the account or its password\n"
-    )
-
-
-def seen(presence: Presence, device: asyncio.Future[JID]) -> None:
-    if presence["from"].bare == "bob@localhost" and not device.done():
-        device.set_result(presence["from"])
+    assert error == "slixmpp-bt: cannot log in as bob@localhost: the server refuses the account or its password\n"

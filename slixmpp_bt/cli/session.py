@@ -73,7 +73,7 @@ class Client(slixmpp.ClientXMPP):
         self._where = (account.host, account.port) if account.host else (None, None)
         self.failure: Failure | None = None
         self._give_up = give_up
-        self._why = "the server does not answer"
+        self._why = ""
         self._entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._leaving = False
         self._again: asyncio.TimerHandle | None = None
@@ -95,7 +95,7 @@ class Client(slixmpp.ClientXMPP):
             async with asyncio.timeout(_LOGIN_PATIENCE):
                 await self._entered
         except TimeoutError:
-            raise Failure(f"cannot log in as {self.requested_jid.bare}: {self._why}", NO_LOGIN) from None
+            raise Failure(f"cannot log in as {self.requested_jid.bare}: {self._why or 'no answer'}", NO_LOGIN) from None
 
     async def meet(self, jid: JID) -> None:
         """Give the presence of a contact, or of a device of the own account, time to come.
@@ -152,6 +152,7 @@ class Client(slixmpp.ClientXMPP):
         return {
             "session_start": self._start,
             "connection_failed": self._note,
+            "connected": self._connected,
             "reconnect_delay": self._no_connection,
             "ssl_invalid_chain": self._no_trust,
             "stream_error": self._note_stream_error,
@@ -171,6 +172,9 @@ class Client(slixmpp.ClientXMPP):
 
     def _note(self, reason: object) -> None:
         self._why = str(getattr(reason, "strerror", None) or reason)
+
+    def _connected(self, _: object) -> None:
+        self._why = ""  # the address that was tried before this one does not matter any more
 
     def _note_stream_error(self, error: Any) -> None:
         self._why = error["text"] or error["condition"].replace("-", " ")
@@ -194,7 +198,7 @@ class Client(slixmpp.ClientXMPP):
     def _lost(self, reason: object) -> None:
         if isinstance(reason, ssl.SSLCertVerificationError):
             self._no_trust(reason)
-        self._fail(f"the connection was lost: {reason or self._why}")
+        self._fail(f"the connection was lost: {self._why or reason or 'without a word'}")
         if not self._leaving and self._entered.done() and self._again is None:
             self._again = asyncio.get_running_loop().call_later(_PAUSE, self._reconnect)
 
