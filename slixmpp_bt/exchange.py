@@ -21,17 +21,20 @@ from .messages import Accept, Done, End, Meta, Offer, Peers, Reply, Report, Requ
 from .negotiation import Event
 from .outgoing import OutgoingOffer
 from .policy import Agreement, Counts, Peer, Verdict
-from .receiving import parse_manifest
 from .transfer import Transfer, heard
 
 log = logging.getLogger(__name__)
 
+#: An info dict of so many bytes at most is parsed at once; a longer one in a thread.
+_PARSED_AT_ONCE = 8 * 1024
+#: So many offers of all others together wait for an answer; more are not taken.
+_MAX_WAITING = 2_000
 #: How often ended offers are forgotten and expired ones noticed, in seconds.
 _SWEEP = 30.0
 #: So many offers that are over are remembered, so that a repetition is known for one.
 _MAX_REMEMBERED = 10_000
-
-#: So many ended offers of one's own are kept.
+#: So many ended offers are kept: own ones, so that who asks for them learns how they ended, and others' of which
+#: another try may succeed.
 _MAX_ENDED = 500
 
 #: An offer's key: who made it (sender's bare JID, or room and occupant), and its id.
@@ -112,7 +115,10 @@ class Exchange:
     def receive_offer(self, message: Offer, peer: Peer, local: JID) -> IncomingOffer | None:
         """Somebody offers something. Returns the offer if it is new and within the limits."""
         key = _key(peer, message.id)
-        if self._closed or self._is_known(key, message):
+        if self._closed or self._is_known(key, message) or self._is_own(message.id, peer):
+            return None
+        if sum(not offer.answered for offer in self._incoming.values()) >= _MAX_WAITING:
+            log.warning("an offer of %s is ignored: %d others wait for an answer", peer.jid, _MAX_WAITING)
             return None
         if message.expires.timestamp() + GRACE < self._context.now():
             log.info("an offer of %s has expired already", peer.jid)
@@ -132,9 +138,14 @@ class Exchange:
         offer = self._incoming.get(_key(peer, message.id))
         if offer is None:
             return
+        self._close(offer)
         if offer.transfer is not None:
             offer.transfer.feed(Event.PEER_CANCEL, Cancelled("the sender has withdrawn the offer"))
-        self._close(offer)
+
+    def _is_own(self, id: str, peer: Peer) -> bool:
+        """Whether it is an own offer that came back, since it went to this very account."""
+        own = self._outgoing.get(id)
+        return own is not None and peer.bare == own.local.bare
 
     def _is_known(self, key: Key, message: Offer) -> bool:
         known = self._incoming.get(key)
@@ -146,14 +157,14 @@ class Exchange:
 
     def _judge(self, offer: IncomingOffer, peer: Peer) -> Verdict:
         verdict = policy.decide(offer.message, peer, self._context.config, self._counts(peer))
-        if verdict.kind == "decline" or offer.message.info is None:
+        info = offer.message.info
+        if verdict.kind == "decline" or info is None or len(info) > _PARSED_AT_ONCE:
             return verdict
         try:
-            offer.set_manifest(parse_manifest(offer.message.info, offer, self._context))
+            offer.learn_now(info)
         except LimitExceeded as error:
             return Verdict("decline", error)
-        except BTError as error:
-            log.warning("an offer of %s is ignored: %s", peer.jid, error)
+        except BTError:
             return Verdict("decline", None)
         return verdict
 
@@ -168,7 +179,7 @@ class Exchange:
     def _refuse(self, key: Key, offer: IncomingOffer, error: TransferError | None) -> None:
         self._incoming.pop(key, None)
         self._remember(key, offer)
-        offer.answered = True
+        offer.answered = offer.closed = True
         log.info("%r was declined: %s", offer, error or "it is malformed")
         # A stranger learns nothing, not even that somebody is there.
         if isinstance(error, LimitExceeded) and offer.source.may_know:
@@ -184,11 +195,17 @@ class Exchange:
         return verdict.kind == "accept"
 
     async def _announce(self, offer: IncomingOffer) -> None:
+        key = _key(offer.source, offer.id)
+        if offer.message.info is not None and offer.manifest is None:
+            try:
+                await offer.learn(offer.message.info)
+            except BTError as error:
+                self._refuse(key, offer, error if isinstance(error, LimitExceeded) else None)
         try:
-            if await self._authorize(offer) and not offer.answered:
+            if not offer.answered and await self._authorize(offer) and not offer.answered:
                 await offer.accept()
         except LimitExceeded as error:
-            self._refuse(_key(offer.source, offer.id), offer, error)
+            self._refuse(key, offer, error)
         except BTError as error:
             log.warning("%r was not accepted by itself: %s", offer, error)
         except Exception:
@@ -198,7 +215,7 @@ class Exchange:
         limits = self._context.config.limits
         exceeded = policy.limits_exceeded(offer.message, offer.manifest, limits, self._counts(offer.source))
         if exceeded is not None:
-            self._refuse(_key(offer.source, offer.id), offer, exceeded)
+            self._refuse(key, offer, exceeded)
             return
         offer.announced = True
         self._context.notify("bt_offer", offer)
@@ -211,7 +228,7 @@ class Exchange:
         :raises ProtocolError: no; ``item-not-found`` for an unknown id as for somebody who is not invited.
         """
         if isinstance(request, Accept):
-            return await self._invited(request.id, peer).accept(request, peer)
+            return await self._invited(request.id, peer, local).accept(request, peer)
         if isinstance(request, Meta):
             return self._agreed(request, peer, local).meta(request, peer.jid)
         if isinstance(request, Report):
@@ -223,29 +240,33 @@ class Exchange:
         self._context.outbox.retry(self._context.now(), peer.jid)
         return Done()
 
-    def _invited(self, id: str, peer: Peer) -> OutgoingOffer:
+    def _invited(self, id: str, peer: Peer, local: JID) -> OutgoingOffer:
         offer = self._outgoing.get(id)
-        if offer is None or peer.blocked or not offer.invites(peer.jid):
+        if offer is None or offer.local.bare != local.bare or peer.blocked or not offer.invites(peer.jid):
             raise ProtocolError("no such offer", "item-not-found")
         return offer
 
     def _agreed(self, request: Meta | Report, peer: Peer, local: JID) -> OutgoingOffer:
         offer = self._outgoing.get(request.id)
         transfer = offer.transfer_of(request.transfer) if offer is not None else None
-        if offer is None or transfer is None or not policy.may(request, peer.jid, local, _agreement(transfer, local)):
+        if offer is None or transfer is None or not _may(request, peer, local, transfer):
             raise ProtocolError("no such offer", "item-not-found")
         return offer
 
     def _fetching(self, request: Peers | End, peer: Peer, local: JID) -> IncomingOffer:
         offer = self._incoming.get(_key(peer, request.id))
         transfer = offer.transfer if offer is not None else None
-        if offer is None or transfer is None or not policy.may(request, peer.jid, local, _agreement(transfer, local)):
+        if offer is None or transfer is None or not _may(request, peer, local, transfer):
             raise ProtocolError("no such transfer", "item-not-found")
         return offer
 
     def _ended(self, request: End, peer: Peer, local: JID) -> None:
-        if request.id in self._outgoing:
-            self._invited(request.id, peer).end(request, peer.jid)
+        own = self._outgoing.get(request.id)
+        transfer = own.transfer_of(request.transfer or "") if own is not None else None
+        if own is not None and transfer is not None and _may(request, peer, local, transfer):
+            own.end(request, peer.jid)
+        elif own is not None:
+            self._invited(request.id, peer, local).end(request, peer.jid)
         elif _key(peer, request.id) not in self._past:
             self._fetching(request, peer, local).ended(*heard(request.kind, request.reason, request.text))
 
@@ -271,30 +292,36 @@ class Exchange:
     def _sweep(self) -> None:
         self._sweeper = None
         now = self._context.now()
+        self._context.outbox.prune(now)
         for own in list(self._outgoing.values()):
             if own.expires.timestamp() <= now:
                 own.expire()
-        # Ended ones are kept for a while, so that who asks for them learns how they ended.
         ended = [own for own in self._outgoing.values() if not own.alive]
         for index, own in enumerate(ended):
             if own.expires.timestamp() + GRACE <= now or index < len(ended) - _MAX_ENDED:
                 del self._outgoing[own.id]
+        over = [offer for offer in self._incoming.values() if not offer.alive]
+        for index, offer in enumerate(over):
+            if not offer.can_be_accepted_again or index < len(over) - _MAX_ENDED:
+                self._forget(offer)
         for offer in list(self._incoming.values()):
             if not offer.answered and offer.expires.timestamp() + GRACE <= now:
                 self._close(offer)
-            elif not offer.alive:
-                self._forget(offer)
         self._past = {key: past for key, past in self._past.items() if past.until > now}
         self._schedule()
 
     def _close(self, offer: IncomingOffer) -> None:
         """It cannot be accepted any more."""
-        unanswered, offer.answered = not offer.answered, True
-        self._forget(offer)
+        unanswered, offer.answered, offer.closed = not offer.answered, True, True
+        if offer.transfer is None:
+            self._forget(offer)
         if unanswered:
             self._context.notify("bt_offer_end", offer)
 
     def _forget(self, offer: IncomingOffer) -> None:
+        if offer.transfer is not None and not offer.transfer.is_released:
+            return
+        offer.closed = True
         key = _key(offer.source, offer.id)
         self._incoming.pop(key, None)
         self._remember(key, offer)
@@ -309,18 +336,31 @@ class Exchange:
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
+        reason = "this side was shut down"
+        for offer in self._incoming.values():
+            offer.closed = True
         for transfer in self.transfers:
-            transfer.feed(Event.CANCEL, Cancelled("this side was shut down"))
+            transfer.feed(Event.CANCEL, Cancelled(reason))
         for own in self._outgoing.values():
-            own.fail(Cancelled("this side was shut down"))
-        await asyncio.gather(*(t.released() for t in self._all_transfers() if t.ended))
+            own.fail(Cancelled(reason))
+        await asyncio.sleep(0)  # what was just said leaves
+        await asyncio.gather(*(transfer.aclose(Cancelled(reason)) for transfer in self._all_transfers()))
 
 
 def _key(peer: Peer, id: str) -> Key:
     return (peer.bare.bare if peer.bare is not None and peer.room is None else peer.jid.full, id)
 
 
-def _agreement(transfer: Transfer, local: JID) -> Agreement:
-    there, here = (transfer.peer, local)
-    sender, receiver = (there, here) if transfer.incoming else (here, there)
-    return Agreement(transfer.offer.id, transfer.id or "", sender, receiver)
+def _may(request: Meta | Report | Peers | End, peer: Peer, local: JID, transfer: Transfer) -> bool:
+    """Whether `request` is from the other side of `transfer`.
+
+    Who knows the id of a transfer, which nobody can guess, may end it from another device of the same account too: the
+    name of a device often changes when it connects again.
+    """
+    there = transfer.peer
+    if isinstance(request, End) and peer.bare is not None and peer.bare == there.bare:
+        there = peer.jid
+    if transfer.offer.local.bare != local.bare:
+        return False
+    sender, receiver = (there, local) if transfer.incoming else (local, there)
+    return policy.may(request, peer.jid, local, Agreement(transfer.offer.id, transfer.id or "", sender, receiver))

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from slixmpp import JID
 
 from .context import Context
-from .errors import ConfigError, Expired, LimitExceeded, PathError, TransferError
+from .errors import ConfigError, Expired, IntegrityError, LimitExceeded, PathError, TransferError
 from .filenames import safe_name, safe_paths
-from .manifest import Manifest
+from .manifest import Manifest, ManifestLimits
 from .messages import End, Offer, Peers
 from .negotiation import Event, Negotiation, Role
 from .receiving import Receiving
@@ -78,6 +78,8 @@ class IncomingOffer:
         self.transfer: Transfer | None = None
         #: Whether it was accepted, declined, withdrawn or expired.
         self.answered = False
+        #: Whether it cannot be accepted any more, or again.
+        self.closed = False
         #: Whether the application was told of it.
         self.announced = False
         self._context = context
@@ -104,16 +106,16 @@ class IncomingOffer:
         :raises ConfigError: there is neither `dest` nor ``download_dir``.
         :raises PathError: `dest` is not a directory.
         :raises ValueError: `select` chooses nothing, or what is not in the offer.
-        :raises Expired: it has expired or was withdrawn.
+        :raises Expired: it has expired, was withdrawn or declined.
         :raises LimitExceeded: ``max_transfers`` are running.
         """
-        if self.transfer is not None and (not self.transfer.ended or self.transfer.complete):
-            return self.transfer
-        if self.answered and self.transfer is None:
-            raise Expired(f"the offer of {self.name!r} is over")
-        if self._context.now() > self.expires.timestamp() + GRACE:
-            raise Expired(f"the offer of {self.name!r} has expired")
+        if (current := self._current()) is not None:
+            return current
+        if self.transfer is not None:
+            await self.transfer.released()
         directory = await asyncio.to_thread(self._directory, dest)
+        if (current := self._current()) is not None:  # it was accepted twice at once
+            return current
         if self.manifest is not None:
             self.chosen(select)
         limit = self._context.config.limits.max_transfers
@@ -125,7 +127,7 @@ class IncomingOffer:
         """Say no; `reason` is shown to the sender. No effect once it was accepted or is over."""
         if self.answered:
             return
-        self.answered = True
+        self.answered = self.closed = True
         end = End(self.id, "decline", "decline", text=reason)
         self._context.outbox.post(end, self.peer, sender=self.local, until=self.expires.timestamp() + GRACE)
 
@@ -134,11 +136,23 @@ class IncomingOffer:
 
     # for the other parts
 
-    def set_manifest(self, manifest: Manifest) -> None:
-        """The manifest is known, checked and the one that was offered."""
-        self.manifest = manifest
-        self.name, self.size = safe_name(manifest.name), manifest.size
-        self._files = self._list(manifest)
+    async def learn(self, info: bytes) -> None:
+        """The info dict is here: check it, in a thread, since a large one takes a while.
+
+        :raises LimitExceeded: it is beyond the limits.
+        :raises ProtocolError: it is malformed.
+        :raises IntegrityError: it is not what was offered.
+        """
+        self._set(*await asyncio.to_thread(self._read, info))
+
+    def learn_now(self, info: bytes) -> None:
+        """As :meth:`learn`, for a small one. Blocks."""
+        self._set(*self._read(info))
+
+    @property
+    def can_be_accepted_again(self) -> bool:
+        """Whether a transfer of it has failed that may yet be tried again."""
+        return self.transfer is not None and not self.transfer.complete and not self.closed and not self._has_expired
 
     def chosen(self, select: Select | None) -> frozenset[int] | None:
         """The indices that `select` means in the manifest; None for all.
@@ -153,6 +167,39 @@ class IncomingOffer:
             raise ValueError(f"select must choose some of the {len(files)} files of the offer")
         return frozenset(f.index for f in wanted) if len(set(wanted)) < len(files) else None
 
+    @property
+    def _has_expired(self) -> bool:
+        return self._context.now() > self.expires.timestamp() + GRACE
+
+    def _current(self) -> Transfer | None:
+        """The transfer that accepting means; None if there is to be a new one.
+
+        :raises Expired: there cannot be one.
+        """
+        if self.transfer is not None and (not self.transfer.ended or self.transfer.complete):
+            return self.transfer
+        if self.closed:
+            raise Expired(f"the offer of {self.name!r} is over")
+        if self._has_expired:
+            raise Expired(f"the offer of {self.name!r} has expired")
+        return None
+
+    def _read(self, info: bytes) -> tuple[Manifest, tuple[OfferedFile, ...]]:
+        limits, offered = self._context.config.limits, self.message
+        manifest = Manifest.parse(
+            info,
+            ManifestLimits(max_size=limits.max_size, max_files=limits.max_files, max_length=limits.max_manifest_size),
+        )
+        if manifest.info_hash != offered.info_hash:
+            raise IntegrityError("the manifest is not the one that was offered")
+        if manifest.size != offered.size:
+            raise IntegrityError(f"offered were {offered.size} bytes, but the manifest has {manifest.size}")
+        return manifest, _list(manifest)
+
+    def _set(self, manifest: Manifest, files: tuple[OfferedFile, ...]) -> None:
+        self.manifest, self._files = manifest, files
+        self.name, self.size = safe_name(manifest.name), manifest.size
+
     async def peers(self, message: Peers) -> None:
         """Others joined or left the swarm."""
         if self._side is not None:
@@ -162,13 +209,6 @@ class IncomingOffer:
         """The sender says that it is over."""
         if self.transfer is not None:
             self.transfer.feed(event, error)
-
-    def _list(self, manifest: Manifest) -> tuple[OfferedFile, ...]:
-        safe = safe_paths([*(file.path for file in manifest.files), *manifest.directories])
-        return tuple(
-            OfferedFile(PurePosixPath(*path), file.size, file.index)
-            for file, path in zip(manifest.files, safe, strict=False)
-        )
 
     def _directory(self, dest: str | Path | None) -> Path:
         directory = self._context.config.download_dir if dest is None else Path(dest).expanduser().absolute()
@@ -200,3 +240,11 @@ class IncomingOffer:
         )  # fmt: skip
         self.transfer.feed(Event.START)
         return self.transfer
+
+
+def _list(manifest: Manifest) -> tuple[OfferedFile, ...]:
+    safe = safe_paths([*(file.path for file in manifest.files), *manifest.directories])
+    return tuple(
+        OfferedFile(PurePosixPath(*path), file.size, file.index)
+        for file, path in zip(manifest.files, safe, strict=False)
+    )

@@ -9,15 +9,16 @@ import secrets
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from pathlib import Path
+from weakref import WeakSet
 
 from slixmpp import JID
 
 from . import addresses, policy
-from .constants import Mode, State
+from .constants import Mode, Route, State
 from .context import Context
-from .errors import BTError, Cancelled, Expired, ProtocolError
+from .errors import BTError, Cancelled, Expired, NoRoute, ProtocolError, TransferError
 from .manifest import Made, make
-from .messages import Accept, Accepted, End, Meta, MetaChunk, Offer, Withdraw
+from .messages import Accept, Accepted, Candidate, End, Meta, MetaChunk, Offer, Withdraw
 from .negotiation import Event, Negotiation, Phase, Role
 from .seeding import Seeding
 from .sending import Sending
@@ -25,7 +26,8 @@ from .transfer import Transfer, heard
 
 log = logging.getLogger(__name__)
 
-#: How many receivers an offer may have at once; for the devices of one account see policy.MAX_DEVICES.
+#: How many receivers an offer may have at once, for the devices of one account see policy.MAX_DEVICES; and how many
+#: that have ended are remembered.
 _MAX_RECEIVERS = 1_000
 #: How often a receiver of an offer that may have many is asked to report, in seconds.
 _REPORT_PACE = 5
@@ -104,20 +106,21 @@ class OutgoingOffer:
         if self.single is not None:
             await self.single.cancel("the offer was withdrawn")
             return
-        if self._state is State.OFFERED:
-            self.tell_withdrawn()
+        self.tell_withdrawn()
         self._end(State.CANCELLED, Cancelled("the offer was withdrawn"))
         for transfer in self.transfers:
             await transfer.cancel("the offer was withdrawn")
 
     async def __aiter__(self) -> AsyncIterator[Transfer]:
         """Each transfer as it begins; ends when the offer has ended."""
-        seen: set[int] = set()
+        seen: WeakSet[Transfer] = WeakSet()
         while True:
-            for transfer in self.transfers:
-                if id(transfer) not in seen and transfer.id is not None:
-                    seen.add(id(transfer))
-                    yield transfer
+            new = [transfer for transfer in self.transfers if transfer.id is not None and transfer not in seen]
+            for transfer in new:
+                seen.add(transfer)
+                yield transfer
+            if new:
+                continue
             if self.state.terminal:
                 return
             await self._news.wait()
@@ -140,6 +143,10 @@ class OutgoingOffer:
         except asyncio.CancelledError:
             self.fail(Cancelled("stopped while hashing"))
             raise
+        except Exception as error:
+            log.exception("%r: hashing failed", self)
+            self.fail(TransferError(f"internal error: {error!r}"))
+            return
         if self._state.terminal:
             return
         self._made = made
@@ -186,26 +193,41 @@ class OutgoingOffer:
         :raises ProtocolError: ``gone`` if the offer or the transfer has ended, ``resource-constraint`` while paused.
         """
         receiver = self._admit(message, source.jid)
-        seeding = self._seeding
-        assert seeding is not None
-        if message.routes:
-            receiver.candidates = addresses.acceptable(message.candidates, await seeding.own())
-        receiver.transfer.feed(Event.ACCEPT)
-        if receiver.transfer.state is State.PAUSED and message.routes:
-            raise ProtocolError("the sender has paused", "resource-constraint")
-        if not message.routes:
+        if not message.routes:  # the manifest is all that is wanted for now
+            receiver.transfer.feed(Event.ACCEPT)
             return Accepted(self.id, message.transfer)
-        try:
-            await seeding.open()
-        except BTError as error:
-            self.fail(error)
-            raise _gone(error) from error
-        reveal = policy.reveals_address(source, self._context.config)
-        own = await seeding.own() if reveal else ()
-        peers = seeding.known_peers(receiver)
+        own = await self._ready(receiver, message, source)
+        assert self._seeding is not None
+        peers = self._seeding.known_peers(receiver)
         receiver.introduced = frozenset(peers)
         report = None if self.single is not None else _REPORT_PACE
         return Accepted(self.id, message.transfer, own, peers, report=report)
+
+    async def _ready(self, receiver: Sending, message: Accept, source: policy.Peer) -> tuple[Candidate, ...]:
+        """Be ready to serve `receiver`, and return where. Whatever happens meanwhile is told instead."""
+        seeding, transfer = self._seeding, receiver.transfer
+        assert seeding is not None
+        if self.has_bytes and not policy.reveals_address(source, self._context.config):
+            why = "the sender does not reveal its address"
+            transfer.feed(Event.FAIL, NoRoute(why, {Route.SWARM: why}))
+            raise _gone(transfer.error)
+        try:
+            own = await seeding.own()
+            receiver.candidates = addresses.acceptable(message.candidates, own)
+            transfer.feed(Event.ACCEPT)
+            if receiver.active:
+                await seeding.open()
+                seeding.changed()
+        except BTError as error:
+            self.fail(error)
+        if not receiver.active:
+            await seeding.close_if_idle()
+        if transfer.ended:
+            raise _gone(transfer.error, "the transfer has ended")
+        if transfer.state is State.PAUSED:
+            receiver.held = True
+            raise ProtocolError("the sender has paused", "resource-constraint")
+        return own if self.has_bytes else ()
 
     def meta(self, message: Meta, peer: JID) -> MetaChunk:
         """A part of the info dict.
@@ -237,9 +259,14 @@ class OutgoingOffer:
     def end(self, message: End, peer: JID) -> None:
         """A receiver says that it is over."""
         receiver = self._receivers.get(message.transfer or "")
-        if receiver is not None and receiver.transfer.peer == peer:
-            receiver.stays = message.seeding is not None
-            receiver.transfer.feed(*heard(message.kind, message.reason, message.text))
+        if receiver is not None:
+            if not self._is_same(receiver.transfer.peer, peer):
+                raise ProtocolError("no such transfer", "item-not-found")
+            receiver.stays_until = self._context.now() + (message.seeding or 0)
+            event, error = heard(message.kind, message.reason, message.text)
+            if not receiver.transfer.feed(event, error) and event is Event.PEER_DECLINE:
+                # Once it was accepted, that is too late for declining.
+                receiver.transfer.feed(Event.PEER_CANCEL, Cancelled(str(error)))
         elif message.transfer is not None:
             if len(self._over) < _MAX_RECEIVERS:
                 self._over.add(message.transfer)
@@ -252,11 +279,19 @@ class OutgoingOffer:
     def bounced(self, error: BTError) -> None:
         """The offer's stanza came back."""
         if self.state is State.OFFERED and not any(t.id for t in self.transfers):
+            self.stanza_id = None  # so nobody has it
             self.fail(error)
 
+    def _is_same(self, known: JID, peer: JID) -> bool:
+        """Whether `peer`, who knows an id that `known` made up, may be who that was: a device's name changes."""
+        return bool(peer == known or (self._mtype != "groupchat" and peer.bare == known.bare))
+
     def _admit(self, message: Accept, peer: JID) -> Sending:
+        select = self._checked(message.select)
         receiver = self._receivers.get(message.transfer)
         if receiver is None:
+            if self._context.now() >= self.expires.timestamp():
+                self.expire()
             if self.single is not None and self.single.id is not None:
                 raise ProtocolError("another device has taken it", "gone", "cancel")
             if self._state is not State.OFFERED or message.transfer in self._over:
@@ -271,8 +306,15 @@ class OutgoingOffer:
             self._changed()
         if receiver.transfer.ended:
             raise _gone(receiver.transfer.error, "the transfer has ended")
+        receiver.choose(select)
         receiver.transfer.peer = peer
         return receiver
+
+    def _checked(self, select: frozenset[int] | None) -> frozenset[int] | None:
+        count = len(self._made.manifest.files) if self._made is not None else 0
+        if select is not None and not all(index < count for index in select):
+            raise ProtocolError("a file is selected that is not in the offer")
+        return select
 
     def _check_room(self) -> None:
         if sum(not t.ended for t in self.transfers) >= _MAX_RECEIVERS:
@@ -297,12 +339,31 @@ class OutgoingOffer:
             timing=self._context.timing,
             phase=Phase.PREPARING if self._made is None else Phase.OFFERED,
         )
+        ended = [key for key, other in self._receivers.items() if other.transfer.ended]
+        for key in ended[: -_MAX_RECEIVERS + 1]:
+            del self._receivers[key]
         receiver = Sending(self._context, self)
         self._receivers[id or secrets.token_urlsafe(12)] = receiver
         Transfer(self._context, negotiation, receiver, offer=self, peer=peer, id=id, incoming=False)
         return receiver
 
     # serving
+
+    @property
+    def prepared(self) -> bool:
+        """Whether everything is hashed."""
+        return self._made is not None
+
+    @property
+    def has_bytes(self) -> bool:
+        """Whether there is anything to serve beside names."""
+        return self._made is not None and self._made.manifest.piece_count > 0
+
+    def size_of(self, select: frozenset[int] | None) -> int:
+        """Bytes of these files; None for all."""
+        if select is None or self._made is None:
+            return self.size
+        return sum(self._made.manifest.files[index].size for index in select)
 
     def uploaded(self) -> int:
         """Bytes sent by the swarm in all."""
@@ -332,33 +393,37 @@ class OutgoingOffer:
         await seed.resume()
         if receiver.held:
             receiver.held = False
-            await receiver.send_peers(joined=own)
+            self._context.tasks.spawn(receiver.send_peers(joined=own), f"resume {receiver.transfer.id}")
 
     async def hold(self, receiver: Sending) -> None:
         """Let `receiver` have no more pieces for now. Others go on."""
         assert self._seeding is not None
         receiver.held = True
-        await receiver.send_peers(left=await self._seeding.own())
-        if any(r.active for r in self._receivers.values()):
-            seed = await self._seeding.open_now()
-            if seed is not None:
-                seed.remove_candidates(receiver.candidates)
-        else:
-            await self._seeding.close()
+        closed = await self._seeding.close_if_idle()
+        try:
+            own = await self._seeding.own()
+        except BTError as error:
+            self.fail(error)
+            return
+        self._context.tasks.spawn(self._send_away(receiver, own, hang_up=not closed), f"hold {receiver.transfer.id}")
+
+    async def _send_away(self, receiver: Sending, own: tuple[Candidate, ...], hang_up: bool) -> None:
+        """Ask a receiver not to dial any more, and only then hang up: it would dial again at once."""
+        await receiver.send_peers(left=own)
+        if hang_up and receiver.held and self._seeding is not None:
+            await self._seeding.hang_up(receiver.candidates)
 
     async def leave(self, receiver: Sending) -> None:
         """The transfer of `receiver` has ended."""
         if self.single is not None:
             self._end(receiver.transfer.state, receiver.transfer.error)
         if self._seeding is not None:
-            if any(r.active for r in self._receivers.values()):
-                self._seeding.changed()
-            else:
-                await self._seeding.close()
+            self._seeding.changed()
+            await self._seeding.close_if_idle()
         self._changed()
 
     def _serving(self) -> Iterable[Sending]:
-        return [r for r in self._receivers.values() if r.active or (r.stays and r.transfer.complete)]
+        return [r for r in self._receivers.values() if r.active or r.stays]
 
     # the end
 
@@ -374,11 +439,14 @@ class OutgoingOffer:
         for transfer in self.transfers:
             transfer.feed(Event.FAIL, error)
         if self.single is None:
+            if isinstance(error, Cancelled) or not any(t.id for t in self.transfers):
+                self.tell_withdrawn()
             self._end(State.CANCELLED if isinstance(error, Cancelled) else State.FAILED, error)
 
     def tell_withdrawn(self) -> None:
-        """Send a Withdraw to everybody who got the offer."""
-        self._context.tasks.spawn(self._withdraw(), f"withdraw {self.id}")
+        """Send a Withdraw to everybody who got the offer, if anybody did."""
+        if self.stanza_id is not None:
+            self._context.tasks.spawn(self._withdraw(), f"withdraw {self.id}")
 
     async def _withdraw(self) -> None:
         try:

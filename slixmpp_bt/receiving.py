@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -12,15 +14,14 @@ from .backends import Admission, Download, Finished, PeerRefused, Seed, StorageF
 from .constants import Route, State
 from .context import Context
 from .errors import (
+    BackendClosed,
     BTError,
-    IntegrityError,
     LimitExceeded,
     NoRoute,
     PeerGone,
     ProtocolError,
     StorageError,
 )
-from .manifest import Manifest, ManifestLimits
 from .messages import (
     MAX_CANDIDATES,
     MAX_META_CHUNK,
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: So many addresses are dialled for one download.
+_MAX_KNOWN = 512
+
 
 class _NotNow(Exception):
     """The sender cannot be asked now; the text says why."""
@@ -69,11 +73,13 @@ class Receiving(Side):
         self._dest = dest
         self._select = select
         self._wanted: frozenset[int] | None = None
+        self._opening: asyncio.Task[Exception | None] | None = None
         self._landing: Landing | None = None
         self._download: Download | None = None
         self._seed: Seed | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._answer: Accepted | None = None
+        self._known: set[Candidate] = set()
         self._reporter: asyncio.Task[None] | None = None
         self._published: Path | None = None
         self._last = Progress(total=offer.size)
@@ -95,10 +101,13 @@ class Receiving(Side):
     def measure(self) -> Progress:
         """What is verified."""
         if self._download is not None:
-            status = self._download.status()
-            routes = {Route.SWARM: status.verified} if status.verified else {}
-            self._last = Progress(status.verified, self._total(), routes=routes, peers=status.peers)
-        return self._last
+            with suppress(BackendClosed):
+                status = self._download.status()
+                # What could not be stored is fetched again, but a user's bar does not run backwards.
+                verified = max(status.verified, self._last.transferred)
+                routes = {Route.SWARM: verified} if verified else {}
+                self._last = Progress(verified, self._total(), routes=routes, peers=status.peers)
+        return replace(self._last, peers=0) if self.transfer.ended else self._last
 
     def tell(self, state: State, error: BTError | None) -> None:
         """Complete, or why not."""
@@ -116,6 +125,8 @@ class Receiving(Side):
 
     async def release(self) -> None:
         """Close the download; part files go, a published file stays."""
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
         for task in (self._watcher, self._reporter):
             if task is not None:
                 task.cancel()
@@ -127,7 +138,8 @@ class Receiving(Side):
         if self._landing is not None:
             await self._landing.discard()
         if self._seed is not None:
-            self._context.tasks.spawn(self._go_on_seeding(self._seed), f"seed {self.transfer.id}")
+            seed, self._seed = self._seed, None
+            self._context.tasks.spawn(self._go_on_seeding(seed), f"seed {self.transfer.id}")
 
     def path(self) -> Path | None:
         """The published path."""
@@ -148,19 +160,28 @@ class Receiving(Side):
         if self._download is None or self.transfer.state is State.PAUSED:
             return
         own = await self._own()
+        if self._download is None:
+            return
         self._download.remove_candidates(message.left)
-        self._download.add_candidates(addresses.acceptable(message.joined, own, most=MAX_PEERS))
-        if message.left and not message.joined:
+        self._known.difference_update(message.left)
+        self._add(addresses.acceptable(message.joined, own, most=MAX_PEERS))
+        senders = set(self._answer.candidates) if self._answer is not None else set()
+        if senders & set(message.left):
             self._why_not = "the sender has stopped serving for now"
+        elif senders & set(message.joined):
+            self._why_not = "dialling the sender"
 
     # contact
 
     async def _contact(self) -> None:
         try:
             if self._offer.manifest is None:
-                self._offer.set_manifest(await self._fetch_manifest())
-            if self._landing is None:
-                await self._open(cast(Manifest, self._offer.manifest))
+                await self._offer.learn(await self._fetch_manifest())
+            if self._opening is None:
+                # A task of its own: a pause may stop the asking, but must not leave this half done.
+                self._opening = self._context.tasks.spawn(self._try_to_open(), f"open {self.transfer.id}")
+            if (failure := await asyncio.shield(self._opening)) is not None:
+                raise failure
             answer = await self._ask(await self._accept())
         except _NotNow as why:
             self._why_not = str(why)
@@ -173,8 +194,10 @@ class Receiving(Side):
 
     async def _accept(self) -> Accept:
         assert self.transfer.id is not None
-        reveal = policy.reveals_address(self._offer.source, self._context.config)
-        own = await self._own() if reveal else ()
+        own: tuple[Candidate, ...] = ()
+        if self._download is not None:
+            self._check_swarm()
+            own = await self._own()
         routes = frozenset({Route.SWARM}) & self._context.config.routes
         return Accept(self._offer.id, self.transfer.id, own, routes, self._wanted)
 
@@ -194,29 +217,35 @@ class Receiving(Side):
                 raise _NotNow(f"the sender cannot serve it now: {error}") from error
             raise
 
-    async def _fetch_manifest(self) -> Manifest:
+    async def _fetch_manifest(self) -> bytes:
         assert self.transfer.id is not None
-        await self._ask(Accept(self._offer.id, self.transfer.id))
         message, info = self._offer.message, bytearray()
         if message.info_length > self._context.config.limits.max_manifest_size:
             raise LimitExceeded(f"a manifest of {message.info_length} bytes is over max_manifest_size")
+        await self._ask(Accept(self._offer.id, self.transfer.id))
         while len(info) < message.info_length:
             length = min(MAX_META_CHUNK, message.info_length - len(info))
             chunk = await self._ask(Meta(self._offer.id, self.transfer.id, len(info), length))
             if not isinstance(chunk, MetaChunk) or chunk.offset != len(info) or not 0 < len(chunk.data) <= length:
                 raise ProtocolError("the sender's manifest came in disorder")
             info += chunk.data
-        return await asyncio.to_thread(parse_manifest, bytes(info), self._offer, self._context)
+        return bytes(info)
 
-    async def _open(self, manifest: Manifest) -> None:
+    async def _try_to_open(self) -> Exception | None:
+        try:
+            await self._open()
+        except Exception as error:
+            return error
+        return None
+
+    async def _open(self) -> None:
+        manifest = self._offer.manifest
+        assert manifest is not None
         self._wanted = self._offer.chosen(self._select)
         self._last = Progress(total=self._total())
         has_bytes = bool(manifest.pieces_of(self._wanted))
-        if has_bytes and self._offer.mode not in self._context.backend.modes:
-            raise NoRoute(
-                "this side has no BitTorrent engine, and no other route is possible yet",
-                {Route.SWARM: "this side has no BitTorrent engine"},
-            )
+        if has_bytes:
+            self._check_swarm()
         assert self.transfer.id is not None
         self._landing = await asyncio.to_thread(Landing.plan, self._dest, manifest, self._wanted, self.transfer.id)
         await self._landing.prepare(self._context.config.limits.min_free_space)
@@ -225,6 +254,15 @@ class Receiving(Side):
                 manifest, self._landing.parts, Admission(self._offer.mode), select=self._wanted
             )
             self._watcher = self._context.tasks.spawn(self._watch(self._download), f"watch {self.transfer.id}")
+
+    def _check_swarm(self) -> None:
+        if self._offer.mode not in self._context.backend.modes:
+            why = "this side has no BitTorrent engine"
+        elif not policy.reveals_address(self._offer.source, self._context.config):
+            why = "this side does not reveal its address (reveal_address)"
+        else:
+            return
+        raise NoRoute(f"no way to the sender: {why}", {Route.SWARM: why})
 
     def _total(self) -> int:
         manifest = self._offer.manifest
@@ -242,14 +280,22 @@ class Receiving(Side):
             return
         own = await self._own()
         theirs = addresses.acceptable((*answer.candidates, *answer.peers), own, most=MAX_CANDIDATES + MAX_PEERS)
-        if not theirs:
+        # A sender without an address can still dial this side.
+        if not theirs and (answer.candidates or not own):
             why = addresses.explain(own, answer.candidates) or "the sender offers no address that may be dialled"
             raise NoRoute(f"no way to the sender: {why}", {Route.SWARM: why})
         self._why_not = addresses.explain(own, theirs) or "dialling the sender"
-        self._download.add_candidates(theirs)
+        self._add(theirs)
         await self._download.resume()
         if answer.report is not None and self._reporter is None:
             self._reporter = self._context.tasks.spawn(self._report(answer.report), f"report {self.transfer.id}")
+
+    def _add(self, candidates: tuple[Candidate, ...]) -> None:
+        """Dial these, as far as there is room: who offers could name addresses without end."""
+        new = tuple(c for c in candidates if c not in self._known)[: _MAX_KNOWN - len(self._known)]
+        self._known.update(new)
+        assert self._download is not None
+        self._download.add_candidates(c for c in candidates if c in self._known)
 
     async def _watch(self, download: Download) -> None:
         async for event in download.events:
@@ -257,8 +303,11 @@ class Receiving(Side):
                 self.transfer.feed(Event.HAVE_ALL)
             elif isinstance(event, StorageFailed):
                 self.transfer.feed(Event.FAIL, event.error)
-            elif isinstance(event, PeerRefused):
+            elif isinstance(event, PeerRefused) and self._is_senders(event.candidate):
                 self._why_not = f"the sender's address does not answer: {event.reason}"
+
+    def _is_senders(self, candidate: Candidate) -> bool:
+        return self._answer is not None and candidate in self._answer.candidates
 
     async def _report(self, pace: int) -> None:
         assert self.transfer.id is not None
@@ -281,14 +330,17 @@ class Receiving(Side):
         seeding = download is not None and self._context.config.seed_after > 0
         if download is not None and (not seeding or not landing.linkable):
             # Where there are no hard links the files are moved, so the engine has to let go of them first.
-            self._download, seeding = None, False
+            seeding = False
             await download.aclose()
         self._published = await landing.publish()
         if download is not None and seeding:
-            self._download = None
             self._seed = await self._seed_on(download, landing)
+        self._download = None
         # Before anybody hears of it: dropping the part names changes the published file's ctime.
-        await landing.discard()
+        try:
+            await landing.discard()
+        except StorageError as error:
+            log.warning("%s: part files are left: %s", self.transfer, error)
         self._last = Progress(self._total(), self._total(), routes=self._last.routes)
         self.transfer.feed(Event.PUBLISHED)
 
@@ -305,21 +357,3 @@ class Receiving(Side):
             await asyncio.sleep(self._context.config.seed_after)
         finally:
             await seed.aclose()
-
-
-def parse_manifest(info: bytes, offer: IncomingOffer, context: Context) -> Manifest:
-    """The manifest of an incoming offer, within the limits and as it was offered.
-
-    :raises LimitExceeded: it is beyond the limits.
-    :raises ProtocolError: it is malformed.
-    :raises IntegrityError: it is not what the offer says.
-    """
-    limits = context.config.limits
-    manifest = Manifest.parse(
-        info, ManifestLimits(max_size=limits.max_size, max_files=limits.max_files, max_length=limits.max_manifest_size)
-    )
-    if manifest.info_hash != offer.message.info_hash:
-        raise IntegrityError("the manifest is not the one that was offered")
-    if manifest.size != offer.message.size:
-        raise IntegrityError(f"offered were {offer.message.size} bytes, but the manifest has {manifest.size}")
-    return manifest

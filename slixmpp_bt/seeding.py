@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from . import addresses
 from .backends import Admission, PeerConnected, PeerRefused, Seed, StorageFailed
-from .constants import Mode
+from .constants import Mode, Route
 from .context import Context
 from .errors import BTError, NoRoute, SourceChanged
 from .manifest import Made
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 _SOURCE_TICK = 5.0
 #: At most one Peers to each receiver in so many seconds.
 _PEERS_PACE = 5.0
+#: So many addresses from which connections came are remembered.
+_MAX_CONFIRMED = 4_096
 
 
 class Seeding:
@@ -61,6 +63,7 @@ class Seeding:
 
         :raises SourceChanged: the source is not what it was when it was offered.
         :raises NoRoute: this backend has no swarm of the offer's mode.
+        :raises BTError: the backend cannot open it.
         """
         async with self._lock:
             await self.check_source()
@@ -68,7 +71,7 @@ class Seeding:
                 return None
             if self._mode not in self._context.backend.modes:
                 why = "the sender has no BitTorrent engine"
-                raise NoRoute(why)
+                raise NoRoute(why, {Route.SWARM: why})
             if self._seed is None:
                 self._seed = await self._context.backend.open_seed(
                     self._made.manifest, self._made.paths, Admission(self._mode)
@@ -81,23 +84,30 @@ class Seeding:
                 ]
             return self._seed
 
-    async def open_now(self) -> Seed | None:
-        """The seed, if it is open at the moment."""
-        async with self._lock:
-            return self._seed
+    async def close_if_idle(self) -> bool:
+        """Close the seed if it is open and nobody is served, and return whether it is closed now. It can be opened
+        again. Cancelling it does not stop that."""
+        # A task of its own: half closed, it could be neither used nor opened again.
+        closing = self._context.tasks.spawn(self._close_if_idle(), "close seed")
+        await asyncio.wait([closing])
+        return self._seed is None
 
-    async def close(self) -> None:
-        """Close the seed if it is open. It can be opened again."""
+    async def _close_if_idle(self) -> None:
         async with self._lock:
-            tasks, self._tasks = [t for t in self._tasks if t is not asyncio.current_task()], []
+            if self._seed is None or any(receiver.active for receiver in self._receivers()):
+                return
+            self._uploaded_before = self.uploaded()
+            (seed, self._seed), (tasks, self._tasks) = (self._seed, None), (self._tasks, [])
             for task in tasks:
                 task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)
+            await asyncio.wait(tasks)
+            await seed.aclose()
+
+    async def hang_up(self, candidates: Iterable[Candidate]) -> None:
+        """Have nothing more to do with these addresses."""
+        async with self._lock:
             if self._seed is not None:
-                self._uploaded_before = self.uploaded()
-                seed, self._seed = self._seed, None
-                await seed.aclose()
+                self._seed.remove_candidates(candidates)
 
     async def check_source(self) -> None:
         """
@@ -133,12 +143,21 @@ class Seeding:
     async def _watch(self, seed: Seed) -> None:
         async for event in seed.events:
             if isinstance(event, PeerConnected):
-                self._confirmed.add(event.candidate.address)
-                self.changed()
+                if len(self._confirmed) < _MAX_CONFIRMED:
+                    self._confirmed.add(event.candidate.address)
+                    self.changed()
             elif isinstance(event, PeerRefused):
                 self.why_not = f"the receiver's address does not answer: {event.reason}"
             elif isinstance(event, StorageFailed):
-                self._fail(event.error)
+                self._fail(await self._cause(event.error))
+
+    async def _cause(self, error: BTError) -> BTError:
+        """A source that was changed fails in many ways; this is the one that explains them."""
+        try:
+            await self.check_source()
+        except SourceChanged as changed:
+            return changed
+        return error
 
     async def _watch_source(self) -> None:
         while True:
@@ -153,9 +172,7 @@ class Seeding:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            for receiver in tuple(self._receivers()):
-                if receiver.active:
-                    await self._tell_peers(receiver)
+            await asyncio.gather(*(self._tell_peers(r) for r in tuple(self._receivers()) if r.active))
             await asyncio.sleep(_PEERS_PACE)
 
     async def _tell_peers(self, receiver: Sending) -> None:
@@ -166,7 +183,8 @@ class Seeding:
         # One message has room for so many in all; the rest follows with the next.
         gone = tuple(left)[:MAX_PEERS]
         new = tuple(joined)[: MAX_PEERS - len(gone)]
+        # Who does not answer now learns of all with the answer to its next Accept.
         if await receiver.send_peers(new, gone):
             receiver.introduced = receiver.introduced - set(gone) | set(new)
-        if receiver.introduced != known:
-            self.changed()
+            if receiver.introduced != known:
+                self.changed()

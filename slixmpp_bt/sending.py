@@ -26,24 +26,34 @@ class Sending(Side):
     :ivar candidates: where the receiver listens.
     :ivar introduced: the other receivers' candidates that this one was told.
     :ivar held: whether this side has paused it.
-    :ivar stays: whether the receiver goes on serving others after its end.
+    :ivar stays_until: until when the receiver goes on serving others after its end (seconds since the epoch).
     """
 
     def __init__(self, context: Context, offer: OutgoingOffer) -> None:
         self.candidates: tuple[Candidate, ...] = ()
         self.introduced: frozenset[Candidate] = frozenset()
         self.held = False
-        self.stays = False
+        self.stays_until = 0.0
         self._context = context
         self._offer = offer
         self._sent_before = offer.uploaded()
+        self._select: frozenset[int] | None = None
         self._reported: Report | None = None
-        self._last = Progress(total=offer.size)
+        self._last = Progress()
 
     @property
     def active(self) -> bool:
         """Whether the receiver may have pieces now."""
         return self.transfer.state in (State.CONNECTING, State.RUNNING, State.WAITING)
+
+    @property
+    def stays(self) -> bool:
+        """Whether the receiver has everything and goes on serving others."""
+        return self.transfer.complete and self._context.now() < self.stays_until
+
+    def choose(self, select: frozenset[int] | None) -> None:
+        """The receiver wants these files; None for all."""
+        self._select = select
 
     async def do(self, action: Action) -> None:
         """Do what the table asks for."""
@@ -56,20 +66,30 @@ class Sending(Side):
 
     def measure(self) -> Progress:
         """While preparing, the bytes hashed; then what the receiver reported, or what was sent while it is alone."""
-        state, total = self.transfer.state, self._offer.size
-        if state is State.COMPLETE:
-            routes = dict(self._reported.routes) if self._reported is not None else {}
-            routes[Route.SWARM] = total - sum(n for route, n in routes.items() if route is not Route.SWARM)
-            return Progress(total, total, routes={route: n for route, n in routes.items() if n})
-        if state is State.PREPARING:
+        total = self._offer.size_of(self._select)
+        if not self._offer.prepared:
             return Progress(self._offer.hashed, total)
-        if self._reported is not None:
-            had, routes = self._reported.had, dict(self._reported.routes)
+        if self.transfer.complete:
+            had = total
+        elif self._reported is not None:
+            had = self._reported.had
         else:
-            had = min(max(0, self._offer.uploaded() - self._sent_before), total)
-            routes = {Route.SWARM: had} if had else {}
-        self._last = Progress(max(had, self._last.transferred), total, routes=routes, peers=self._offer.peers())
+            had = self._offer.uploaded() - self._sent_before
+        had = max(min(had, total), self._last.transferred)
+        peers = 0 if self.transfer.ended else self._offer.peers()
+        self._last = Progress(had, total, routes=self._routes(had), peers=peers)
         return self._last
+
+    def _routes(self, had: int) -> dict[Route, int]:
+        """By the other routes came what the receiver says, within reason; by the swarm the rest."""
+        routes: dict[Route, int] = {}
+        left = had
+        for route, count in self._reported.routes if self._reported is not None else ():
+            if route is not Route.SWARM:
+                routes[route] = min(count, left)
+                left -= routes[route]
+        routes[Route.SWARM] = left
+        return {route: count for route, count in routes.items() if count}
 
     def report(self, report: Report) -> None:
         """The receiver says how far it is."""
@@ -78,8 +98,7 @@ class Sending(Side):
 
     async def send_peers(self, joined: tuple[Candidate, ...] = (), left: tuple[Candidate, ...] = ()) -> bool:
         """Tell the receiver of addresses that came and went. Returns whether it knows now."""
-        if self.transfer.id is None:
-            return False
+        assert self.transfer.id is not None
         message = Peers(self._offer.id, self.transfer.id, joined, left)
         try:
             await self._context.wire.request(message, self.transfer.peer, sender=self._offer.local)

@@ -252,6 +252,11 @@ class Transfer:
         """Return once an ended transfer has let go of everything."""
         await self._released.wait()
 
+    @property
+    def is_released(self) -> bool:
+        """Whether it has let go of everything."""
+        return self._released.is_set()
+
     async def aclose(self, error: TransferError) -> None:
         """End it with `error`, if it has not ended, and return once it has let go of everything. A file that is just
         appearing gets some seconds to do so. For the end of the plugin only: cancelling it may leave part files.
@@ -286,17 +291,19 @@ class Transfer:
         self._schedule()
         if state is not before:
             self._sample()
+            if before in (State.PREPARING, State.PAUSED):
+                self._moved = False  # what was counted then says nothing of now
             self._watch()
             if state is State.CONNECTING and not self._started:
                 self._started = True
                 self._context.notify("bt_transfer_start", self)
             if state.terminal:
-                self._over.set()
                 self._context.notify("bt_transfer_end", self)
 
     def _end(self, state: State, error: BTError | None) -> None:
         if state is not State.COMPLETE:
             self._error = error or _DEFAULT_ERRORS[state](f"{self.name}: {state}")
+        self._over.set()
         log.info("%s: %s%s", self, state, f": {self._error}" if self._error else "")
 
     def _take(self, action: Action, error: BTError | None) -> None:

@@ -161,6 +161,9 @@ async def test_open_that_is_cancelled_can_be_repeated(tmp_path: Path, turns: int
         (left,) = await asyncio.gather(opening, return_exceptions=True)
         if isinstance(left, Download):
             await left.aclose()
+        assert isinstance(backend, LibtorrentBackend)
+        assert backend._session is not None
+        assert not backend._session._by_hash
         await backend.open_download(given.bare, given.parts, PRIVATE)
 
 
@@ -355,6 +358,18 @@ async def test_seed_whose_file_vanishes_tells_and_serves_again_when_it_is_back(t
         await seed.resume()
         await fetched(download)
     assert given.arrived()
+
+
+async def test_seed_whose_file_is_cut_short_tells_and_lives(tmp_path: Path) -> None:
+    given = await material(tmp_path, 4 * 1024 * KIB)
+    async with two() as (sender, receiver):
+        seed, download = await started(given, sender, receiver)
+        with given.paths[0].open("r+b") as file:
+            file.truncate(1024 * KIB)
+        download.release(range(given.manifest.piece_count))
+        download.add_candidates(await sender.candidates(Mode.PRIVATE))
+        await event(seed, StorageFailed)
+        assert not await download.finished()
 
 
 # Figures

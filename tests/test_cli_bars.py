@@ -31,7 +31,7 @@ class Screen(io.StringIO):
 
 
 async def test_bars_of_a_transfer_say_what_is_going_on(tmp_path: Path) -> None:
-    file = make_file(tmp_path / "[b]a.bin", 300_000)
+    file = make_file(tmp_path / "[b]a.bin", 10_000_000)
     screen = Screen()
     async with (
         friends() as server,
@@ -46,7 +46,7 @@ async def test_bars_of_a_transfer_say_what_is_going_on(tmp_path: Path) -> None:
             offer: IncomingOffer = await bob.told("bt_offer")
             received = await offer.accept()
             await moving(received)
-            await screen.shows("kB of 300.0 kB, ")
+            await screen.shows("kB of 10.0 MB, ")
             await transfer.pause()
             await screen.shows("paused on this side")
             with bars.hidden():
@@ -54,9 +54,10 @@ async def test_bars_of_a_transfer_say_what_is_going_on(tmp_path: Path) -> None:
                 await transfer.resume()
                 await until(lambda: transfer.progress.transferred > before)
                 assert screen.getvalue() == question
-            await screen.shows("/s")
+            await screen.shows("kB/s")
+            alice.bt.configure(upload_limit=None)
             await following
-            assert "[b]a.bin\ufffd to bob: 300.0 kB, complete\n" in screen.getvalue()
+            assert "[b]a.bin\ufffd to bob: 10.0 MB, complete\n" in screen.getvalue()
             assert transfer.complete
 
 

@@ -14,7 +14,7 @@ import xmlschema
 from slixmpp import Iq, Message
 from xmlschema.validators import XsdAtomicRestriction
 
-from slixmpp_bt import constants, messages, stanza
+from slixmpp_bt import constants, errors, messages, outbox, stanza
 from slixmpp_bt.manifest import Manifest, ManifestLimits
 
 DIRECTORY = Path(__file__).parents[1] / "docs" / "protocol"
@@ -51,7 +51,8 @@ def _examples() -> Iterator[Example]:
 
 
 EXAMPLES = list(_examples())
-CARRIERS = [e for e in EXAMPLES if any(_ours(child) is not None for child in e.xml)]
+REFUSALS = [e for e in EXAMPLES if e.xml.get("type") == "error"]
+CARRIERS = [e for e in EXAMPLES if e not in REFUSALS and any(_ours(child) is not None for child in e.xml)]
 OFFERS = [e for e in CARRIERS if isinstance(stanza.find(e.stanza), messages.Offer)]
 WHOLE_OFFERS = [e for e in OFFERS if getattr(stanza.find(e.stanza), "info", None)]
 
@@ -86,6 +87,28 @@ def test_example_message_is_what_we_would_send(example: Example) -> None:
 @by_caption([e for e in EXAMPLES if e not in CARRIERS])
 def test_example_without_a_payload_carries_no_request(example: Example) -> None:
     assert stanza.find(example.stanza) in (None, messages.Done())
+
+
+@by_caption(REFUSALS)
+def test_example_refusal_understood_and_said_again_is_the_same(example: Example) -> None:
+    iq = example.stanza
+    assert isinstance(iq, Iq)
+    said = stanza.error(stanza.read_error(iq))
+    again = Iq(xml=Element(example.xml.tag, example.xml.attrib))
+    again["error"]["condition"], again["error"]["text"] = said.condition, said.text
+    again["error"]["type"] = example.stanza["error"]["type"]
+    if said.extension is not None:
+        ended = Element(f"{{{said.extension_ns}}}{said.extension}", said.extension_args)
+        SCHEMA.validate(ended)
+        again["error"].append(ended)
+    assert _canonical(again.xml) == _canonical(example.xml)
+
+
+def test_refusals_have_an_example_with_a_reason() -> None:
+    read = [stanza.read_error(e.stanza) for e in REFUSALS if isinstance(e.stanza, Iq)]
+    assert {(refusal.condition, refusal.reason is not None) for refusal in read} == {
+        ("item-not-found", False), ("gone", True), ("resource-constraint", False),
+    }  # fmt: skip
 
 
 @by_caption(EXAMPLES)
@@ -127,7 +150,7 @@ def test_schema_in_the_document_is_the_schema_file() -> None:
 
 def test_schema_has_the_elements_of_the_code() -> None:
     ours = {form.name for form in stanza.FORMS if form.tag.startswith(f"{{{constants.NS}}}")}
-    assert set(SCHEMA.elements) == ours | {"torrent"}
+    assert set(SCHEMA.elements) == ours | {"torrent", "ended"}
     assert SCHEMA.target_namespace == constants.NS
 
 
@@ -139,6 +162,33 @@ def test_schema_vocabulary_is_that_of_the_code(type_name: str, words: set[str]) 
     described = SCHEMA.types[type_name]
     assert isinstance(described, XsdAtomicRestriction)
     assert set(described.enumeration or ()) == words
+
+
+def table(caption: str) -> dict[str, str]:
+    """A table of the document: the second cell of each row by the first."""
+    rows = next(t for t in DOCUMENT.iter("table") if t.get("caption") == caption).findall("tr")[1:]
+    cells = (["".join(cell.itertext()) for cell in row] for row in rows)
+    return {first: second for first, second, *_ in cells}
+
+
+def test_reasons_are_those_that_the_code_sends() -> None:
+    assert set(table("Reasons in use")) == {"success", "general-error", *errors.BY_REASON}
+    assert set(table("Reasons in use")) <= messages.REASONS
+
+
+def test_conditions_that_mean_not_now_are_those_of_the_code() -> None:
+    section = next(s for s in DOCUMENT.iter("section2") if s.get("anchor") == "rules-errors")
+    named = {e.text for p in section.findall("p") for e in p.iter("tt")}
+    later = {row[0].findtext("tt") for row in section.iter("tr") if row[2].text == "asks again later"}
+    assert named | later == outbox.NOT_NOW
+
+
+def test_limits_are_those_of_the_code() -> None:
+    assert [int(most.replace(",", "")) for most in table("Limits").values()] == [
+        messages.MAX_CANDIDATES, messages.MAX_PEERS, messages.MAX_META_CHUNK, messages.MAX_SELECT, messages.MAX_SHARES,
+        messages.MAX_OFFERS, messages.MAX_NAME, messages.MAX_TEXT, messages.MAX_ID, messages.MAX_REPORT,
+        messages.MAX_NUMBER,
+    ]  # fmt: skip
 
 
 def replace_xml(example: Example, xml: Element) -> Message | Iq:

@@ -174,7 +174,7 @@ def stanzas(draw: st.DrawFn) -> Element:
     return build(draw(st.sampled_from(KINDS)), attributes, "", draw(st.lists(payloads, max_size=2)))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(senders, stanzas()), max_size=12))
 def test_domain_any_stanzas_raise_nothing_and_are_answered_with_stanzas(received: list[tuple[str, Element]]) -> None:
     world = World()

@@ -531,6 +531,24 @@ async def test_admin_lower_one_cannot_touch_a_higher_one() -> None:
             assert caught.value.condition == "not-allowed"
 
 
+async def test_restart_components_users_have_left_too() -> None:
+    async with LoopbackServer(components={"bot.localhost": "x"}, users={"alice": "secret"}, tls=False) as server:
+        room = server.create_room("den")
+        bot, alice = server.component("bot.localhost"), Guest(server.client("alice/a"))
+        inbox = Inbox(bot)
+        await server.connect(bot)
+        join = (
+            f"<presence from='u@bot.localhost/r' to='{room}/bot'><x xmlns='http://jabber.org/protocol/muc'/></presence>"
+        )
+        bot.send_raw(join)
+        await until(lambda: inbox.select("presence", from_=f"{room}/bot"))
+        await server.stop()
+        await server.start()
+        await server.connect(alice.client)
+        await alice.join(room, "alice")
+        assert alice.inbox.select("presence", from_=f"{room}/bot") == []
+
+
 async def test_restart_empties_rooms_and_keeps_persistent_ones() -> None:
     async with LoopbackServer(users={"alice": "secret"}, tls=False) as server:
         rooms = server.create_room("kept"), "lost@conference.localhost"

@@ -189,6 +189,13 @@ async def test_access_whitelist_keeps_contacts_out_and_members_in(server: Server
     assert await frank.items(erin.bare) == ["1"]
 
 
+async def test_access_who_may_not_read_is_not_notified(server: Server) -> None:
+    erin, frank = await contacts(server)
+    await erin.publish("1", access_model="whitelist")
+    await settle(erin.client, frank.client)
+    assert frank.events() == []
+
+
 async def test_access_roster_lets_in_the_group() -> None:
     async with LoopbackServer(users={"alice": "secret", "bob": "secret"}, tls=False) as server:
         server.subscribe("alice", "bob")

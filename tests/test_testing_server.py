@@ -245,6 +245,7 @@ async def test_rate_slow_session_is_read_slowly_and_in_order() -> None:
             await alice.plugin["xep_0199"].send_ping(bob.boundjid, timeout=0.1)
         await until(lambda: len(inbox.bodies()) == 10)
         assert inbox.bodies() == [f"{number}" * 1_000 for number in range(10)]
+        await settle(alice, bob)
 
 
 async def test_rate_one_session_does_not_slow_another() -> None:

@@ -1,3 +1,4 @@
+# ruff: noqa: F401 (the import is what makes the plugin known)
 import slixmpp
 
 import slixmpp_bt

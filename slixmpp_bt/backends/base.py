@@ -98,7 +98,13 @@ Event = PieceStored | PeerConnected | PeerRefused | Finished | StorageFailed | A
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A moment of a seed or download. Payload bytes, bytes per second."""
+    """A moment of a seed or download: payload bytes, bytes per second, and the peers that finished a handshake.
+
+    :ivar uploaded: to all peers since the handle was opened.
+    :ivar downloaded: from all peers since the handle was opened, what was thrown away included.
+    :ivar verified: bytes of the pieces that are had, by whatever route they came; of a seed, all.
+    :ivar connected: inbound ones with the ephemeral port from which they came.
+    """
 
     uploaded: int = 0
     downloaded: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from xml.etree.ElementTree import Element
 
 from .accounts import Session
@@ -36,14 +37,10 @@ class Capabilities:
         if node == session.caps:
             return
         session.caps = node
+        self._domain.query(session, E(f"{INFO}query", {"node": node}), partial(self._learn, session))
 
-        def learn(answer: Element) -> None:
-            self._learn(session, node, answer)
-
-        self._domain.query(session, E(f"{INFO}query", {"node": node}), learn)
-
-    def _learn(self, session: Session, node: str, answer: Element) -> None:
-        if kind(answer) != "result" or session.caps != node or not session.available:
+    def _learn(self, session: Session, answer: Element) -> None:
+        if kind(answer) != "result" or not session.available:
             return
         features = [feature.get("var", "") for feature in answer.findall(f"{INFO}query/{INFO}feature")]
         session.features = frozenset(features[:_MAX_FEATURES])

@@ -19,6 +19,7 @@ from .params import download_params, learnt_layers
 from .seed import TorrentSeed
 from .swarm import TorrentSwarm
 from .torrent import Torrent
+from .waiting import answer, fail
 
 if TYPE_CHECKING:
     from .session import Session
@@ -230,10 +231,9 @@ class TorrentDownload(TorrentSwarm, Download):
 
     def _end_write(self, piece: int, error: BTError | None) -> None:
         future = self._writes.pop(piece, None)
-        if future is None or future.done():
+        if future is None:
             return
         if error is None:
-            future.set_result(None)
+            answer(future)
         else:
-            future.set_exception(error)
-            future.exception()  # who waited may be gone
+            fail(future, error)

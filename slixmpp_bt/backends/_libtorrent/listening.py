@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from ...config import Endpoint
@@ -12,10 +12,22 @@ from ...messages import MAX_CANDIDATES, Candidate
 Address = IPv4Address | IPv6Address
 
 
+def is_ours(address: Address) -> bool:
+    """Whether an interface still has this address: the engine tells of new ones, not of those that went."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((str(address), 0))
+        except OSError:
+            return False
+    return True
+
+
 class Listening:
     """Collects what the alerts say about sockets, mapped ports and the address that others see."""
 
-    def __init__(self, listen: Iterable[Endpoint]) -> None:
+    def __init__(self, listen: Iterable[Endpoint], is_ours: Callable[[Address], bool] = is_ours) -> None:
+        self._is_ours = is_ours
         self._asked = frozenset(endpoint.address for endpoint in listen)
         self._ports: dict[Address, int] = {}
         self._failures: list[str] = []
@@ -73,15 +85,4 @@ class Listening:
     def _tellable(self, address: Address) -> bool:
         if address.is_unspecified or (address.is_loopback and address not in self._asked):
             return False
-        return _is_ours(address)
-
-
-def _is_ours(address: Address) -> bool:
-    """Whether an interface still has this address: the engine tells of new ones, not of those that went."""
-    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((str(address), 0))
-        except OSError:
-            return False
-    return True
+        return self._is_ours(address)

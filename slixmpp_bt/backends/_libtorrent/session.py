@@ -104,10 +104,10 @@ class Session:
         try:
             await asyncio.wait_for(asyncio.shield(torrent.ready), PATIENCE)
         except TimeoutError:
-            torrent.abandon()
+            await self.remove(torrent)
             raise BackendUnavailable("libtorrent does not answer") from None
         except BaseException:
-            torrent.abandon()
+            await self.remove(torrent)
             raise
 
     async def remove(self, torrent: Torrent) -> None:

@@ -59,6 +59,9 @@ _FIXED: Final[lt.settings_pack] = {
     "enable_outgoing_utp": False,
     "mixed_mode_algorithm": lt.bandwidth_mixed_algo_t.prefer_tcp,
     "send_buffer_watermark": 4 * MIB,
+    # libtorrent 2.0 maps files into memory, where a full disk or a file cut short kills the process (SIGBUS).
+    "disk_write_mode": lt.mmap_write_mode_t.always_pwrite,
+    "mmap_file_size_cutoff": 2**31 - 1,
 }
 
 

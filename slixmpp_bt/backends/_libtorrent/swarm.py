@@ -153,7 +153,7 @@ class TorrentSwarm(Swarm):
             verified=verified,
             upload_rate=now.upload_rate,
             download_rate=now.download_rate,
-            peers=now.peers,
+            peers=len(self._torrent.connected),
             connected=tuple(self._torrent.connected.values()),
         )
 

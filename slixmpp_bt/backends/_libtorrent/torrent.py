@@ -15,6 +15,7 @@ from ...messages import Candidate
 from .._store import storage_error
 from .listening import Address
 from .refusals import refusal
+from .waiting import answer, fail, within
 
 if TYPE_CHECKING:
     from .session import Session
@@ -55,13 +56,12 @@ class Listener(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Payload bytes, bytes per second, and peers, those not connected yet included."""
+    """Payload bytes, and bytes per second."""
 
     uploaded: int = 0
     downloaded: int = 0
     upload_rate: float = 0.0
     download_rate: float = 0.0
-    peers: int = 0
 
 
 class Torrent:
@@ -116,7 +116,6 @@ class Torrent:
             self._abandoned = True
             if self._handle is not None:
                 self._session.engine.remove_torrent(self._handle)
-        self.ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())
 
     def resume(self) -> None:
         """Connect to peers, and dial every candidate at once."""
@@ -131,7 +130,7 @@ class Torrent:
             self.running = False
             paused = self._expect(self._pauses)
             self.handle.pause()
-            await _within(paused, _PAUSE_PATIENCE)
+            await within(paused, _PAUSE_PATIENCE)
 
     def add_candidates(self, candidates: Iterable[Candidate]) -> None:
         """Dial these from now on, at once if it is running."""
@@ -179,18 +178,18 @@ class Torrent:
         :raises StorageError: it takes minutes.
         """
         async with self._flushing:
-            answers = [self._expect(self._flushes), self._expect(self._flushes)]
+            flushed = [self._expect(self._flushes), self._expect(self._flushes)]
             self.handle.flush_cache()
             self.handle.flush_cache()
-            for answer in answers:
-                if not await _within(answer, _FLUSH_PATIENCE):
+            for future in flushed:
+                if not await within(future, _FLUSH_PATIENCE):
                     raise StorageError("the disk does not answer")
 
     async def resume_data(self) -> lt.add_torrent_params | None:
         """What the engine knows of the torrent, Merkle trees included; None if it does not tell."""
-        answer = self._expect(self._resume_data)
+        data = self._expect(self._resume_data)
         self.handle.save_resume_data()
-        return answer.result() if await _within(answer, _FLUSH_PATIENCE) else None
+        return data.result() if await within(data, _FLUSH_PATIENCE) else None
 
     def _dial(self, candidates: Iterable[Endpoint], *, utp: bool = False) -> None:
         """Dial now. A running torrent dials at the session's next beat, up to a second later, but one that is resumed
@@ -231,16 +230,16 @@ class Torrent:
     def on_refused(self, reason: str) -> None:
         """The engine did not take it."""
         self._abandoned = True
-        _fail(self.ready, BTError(f"libtorrent refuses the offer: {reason}"))
+        fail(self.ready, BTError(f"libtorrent refuses the offer: {reason}"))
         self.on_removed()
 
     def on_removed(self) -> None:
         """It is removed, and its files are closed."""
-        _fail(self.ready, BackendClosed("the torrent is closed"))
-        _answer(self.gone)
+        fail(self.ready, BackendClosed("the torrent is closed"))
+        answer(self.gone)
         for queue in (self._flushes, self._pauses, self._resume_data):
             for future in queue:
-                _fail(future, BackendClosed("the torrent is closed"))
+                fail(future, BackendClosed("the torrent is closed"))
             queue.clear()
 
     def on_peers(self, endpoints: Iterable[Endpoint]) -> None:
@@ -256,13 +255,12 @@ class Torrent:
             status.total_payload_download,
             status.upload_payload_rate,
             status.download_payload_rate,
-            status.num_peers,
         )
 
     # What its alerts mean
 
     def _on_checked(self, _: lt.torrent_checked_alert) -> None:
-        _answer(self.ready)
+        answer(self.ready)
 
     def _on_state(self, alert: lt.state_changed_alert) -> None:
         # A seed that does not find what it serves reads everything again, and then wants to fetch what is wrong.
@@ -284,25 +282,25 @@ class Torrent:
         self._broke(StorageError(alert.error.message()))
 
     def _broke(self, error: StorageError) -> None:
-        _fail(self.ready, error)
+        fail(self.ready, error)
         self.running = False
         self.listener.storage_failed(error)
 
     def _on_flushed(self, _: lt.cache_flushed_alert) -> None:
         if self._flushes:
-            _answer(self._flushes.pop(0))
+            answer(self._flushes.pop(0))
 
     def _on_paused(self, _: lt.torrent_paused_alert) -> None:
         while self._pauses:
-            _answer(self._pauses.pop())
+            answer(self._pauses.pop())
 
     def _on_resume_data(self, alert: lt.save_resume_data_alert) -> None:
         if self._resume_data:
-            _answer(self._resume_data.pop(0), alert.params)
+            answer(self._resume_data.pop(0), alert.params)
 
     def _on_no_resume_data(self, _: lt.save_resume_data_failed_alert) -> None:
         if self._resume_data:
-            _answer(self._resume_data.pop(0))
+            answer(self._resume_data.pop(0))
 
     def _on_connection(self, alert: lt.peer_connect_alert) -> None:
         # For one that we dial this comes before the handshake, and no alert comes after it.
@@ -352,21 +350,3 @@ class Torrent:
 
 def _candidate(endpoint: Endpoint) -> Candidate:
     return Candidate(ip_address(endpoint[0]), endpoint[1])
-
-
-def _answer(future: asyncio.Future[Any], value: object = None) -> None:
-    if not future.done():
-        future.set_result(value)
-
-
-def _fail(future: asyncio.Future[Any], error: BTError) -> None:
-    if not future.done():
-        future.set_exception(error)
-
-
-async def _within(future: asyncio.Future[Any], seconds: float) -> bool:
-    """Wait for `future`, and say whether it came in time. Its error is raised."""
-    done, _ = await asyncio.wait((future,), timeout=seconds)
-    if done:
-        future.result()
-    return bool(done)
