@@ -1,4 +1,4 @@
-"""What the two sides say to each other, as frozen values (docs/protocol, section "Messages").
+"""What the two sides say to each other, as frozen values (docs/protocol).
 
 They are made by :mod:`slixmpp_bt.stanza`, which checks every limit while it parses, so a value that exists is well
 formed. Whether its content may be acted upon is for :mod:`slixmpp_bt.policy` to say.

@@ -57,8 +57,7 @@ class XEP_BT(BasePlugin):
     Plugin Parameters: see :class:`slixmpp_bt.Config`. A wrong one raises :class:`~slixmpp_bt.ConfigError`, and the
     client can register the plugin again with a right one.
 
-    Events: ``bt_offer``, ``bt_offer_end``, ``bt_transfer_start``, ``bt_progress``, ``bt_transfer_end``
-    (docs/reference/events).
+    Events: ``bt_offer``, ``bt_offer_end``, ``bt_transfer_start``, ``bt_progress``, ``bt_transfer_end``.
     """
 
     name = "xep_bt"
@@ -185,7 +184,10 @@ class XEP_BT(BasePlugin):
         bare, local, source, how, until = await self._arguments(to, path, mode, expires, ifrom)
         return self._exchange.offer(to=bare, local=local, path=source, mode=how, expires=until, mtype=mtype, desc=desc)
 
-    async def publish(self, path: str | Path, **options: Any) -> OutgoingOffer:
+    async def publish(
+        self, path: str | Path, *, node: str | None = None, access: str = "presence", desc: str | None = None,
+        mode: Mode | str | None = None, expires: Expires = None, delegate: bool = False,
+    ) -> OutgoingOffer:  # fmt: skip
         """Offer a file or directory in the account's PEP catalogue.
 
         :raises NotSupported: it is not part of this version.

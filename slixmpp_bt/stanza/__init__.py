@@ -96,7 +96,9 @@ def error(refusal: ProtocolError) -> XMPPError:
     """The stanza error that says `refusal`; with ``gone``, an ``<ended/>`` of our namespace says how it ended."""
     ended: dict[str, Any] = {"extension": "ended", "extension_ns": NS, "extension_args": {"reason": refusal.reason}}
     text = clean(str(refusal))[: messages.MAX_TEXT]
-    return XMPPError(cast(Any, refusal.condition), text=text, **(ended if refusal.reason else {}))
+    # slixmpp thinks that "gone" may be mended; here it never can.
+    kind: dict[str, Any] = {"etype": "cancel"} if refusal.condition == "gone" else {}
+    return XMPPError(cast(Any, refusal.condition), text=text, **kind, **(ended if refusal.reason else {}))
 
 
 def read_error(iq: Iq) -> ProtocolError:
