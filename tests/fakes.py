@@ -308,8 +308,7 @@ class World:
         assert made is not None
         await until(lambda: to.backend.downloads)
         download = to.backend.downloads[-1]
-        missing = sorted(set(range(made.manifest.piece_count)) - download.have())
-        for piece in missing[:count]:
+        for piece in sorted(download._missing)[:count]:
             await finish(download.write(piece, read_piece(made.manifest, made.paths, piece)))
 
     async def running(

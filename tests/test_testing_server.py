@@ -248,6 +248,15 @@ async def test_rate_slow_session_is_read_slowly_and_in_order() -> None:
         await settle(alice, bob)
 
 
+async def test_rate_sender_that_goes_on_is_held_back_by_tcp() -> None:
+    async with LoopbackServer(users=USERS, tls=False, rate=1_000, burst=1_000) as server, raw(server) as client:
+        await client.log_in("alice")
+        client.send(b" " * 64 * 1024 * 1024)  # More than the buffers of two sockets hold.
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.writer.drain(), 1)
+        cast(asyncio.Transport, client.writer.transport).abort()
+
+
 async def test_rate_one_session_does_not_slow_another() -> None:
     async with LoopbackServer(users=USERS, rate=1_000, burst=20_000) as server:
         alice, bob = await enter(server, "alice/a", "bob/b")

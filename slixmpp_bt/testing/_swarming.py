@@ -211,6 +211,18 @@ class SwarmConformance(ABC):
         assert given.arrived()
 
     @on_a_loop
+    async def test_peer_that_came_and_went_is_told(self, tmp_path: Path) -> None:
+        given = await material(tmp_path, 1)
+        async with AsyncExitStack() as stack:
+            _, seed, receiver, download = await self.pair(stack, given)
+            there = await receiver.candidates(Mode.PRIVATE)
+            seed.add_candidates(there)
+            await fetched(download)
+            await download.aclose()
+            assert (await event(seed, PeerConnected)).candidate in there
+            assert (await event(seed, PeerRefused)).candidate in there
+
+    @on_a_loop
     async def test_pause_hangs_up_and_resume_goes_on(self, tmp_path: Path) -> None:
         given = await material(tmp_path, 1024 * KIB)
         async with AsyncExitStack() as stack:

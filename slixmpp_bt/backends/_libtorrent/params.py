@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import libtorrent as lt
 
@@ -129,9 +129,9 @@ def _anywhere(files: Mapping[int, Path]) -> Path:
     return next(iter(files.values())).absolute().parent if files else Path.cwd()
 
 
-def learnt_layers(manifest: Manifest, params: lt.add_torrent_params) -> dict[bytes, bytes]:
+def learnt_layers(manifest: Manifest, resume_data: bytes) -> dict[bytes, bytes]:
     """The piece layers that the engine knows, from peers or from us: those that lead to their files' roots."""
-    trees = lt.write_resume_data(params).get(b"trees", [])
+    trees = cast("dict[bytes, Any]", lt.bdecode(resume_data)).get(b"trees", [])
     found: dict[bytes, bytes] = {}
     for file, index in zip(manifest.files, engine_indices(manifest), strict=True):
         if file.root is None or file.size <= manifest.piece_length or index >= len(trees):

@@ -185,8 +185,8 @@ class Torrent:
                 if not await within(future, _FLUSH_PATIENCE):
                     raise StorageError("the disk does not answer")
 
-    async def resume_data(self) -> lt.add_torrent_params | None:
-        """What the engine knows of the torrent, Merkle trees included; None if it does not tell."""
+    async def resume_data(self) -> bytes | None:
+        """What the engine knows of the torrent, Merkle trees included, bencoded; None if it does not tell."""
         data = self._expect(self._resume_data)
         self.handle.save_resume_data()
         return data.result() if await within(data, _FLUSH_PATIENCE) else None
@@ -296,7 +296,7 @@ class Torrent:
 
     def _on_resume_data(self, alert: lt.save_resume_data_alert) -> None:
         if self._resume_data:
-            answer(self._resume_data.pop(0), alert.params)
+            answer(self._resume_data.pop(0), lt.write_resume_data_buf(alert.params))  # which die with the alert
 
     def _on_no_resume_data(self, _: lt.save_resume_data_failed_alert) -> None:
         if self._resume_data:
@@ -318,6 +318,8 @@ class Torrent:
 
     def _on_disconnection(self, alert: lt.peer_disconnected_alert) -> None:
         endpoint = alert.endpoint
+        if endpoint in self._candidates and not alert.pid.is_all_zeros():
+            self._connected(endpoint)  # it may have come and gone between two looks
         self.dialling.discard(endpoint)
         was_connected = self.connected.pop(endpoint, None) is not None
         ours = endpoint in self._candidates

@@ -1,0 +1,308 @@
+"""The registry: who is heard, what is remembered, and that nothing grows without bound."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from slixmpp import JID
+
+from slixmpp_bt import exchange as module
+from slixmpp_bt.constants import Mode, Route, State
+from slixmpp_bt.errors import ProtocolError
+from slixmpp_bt.incoming import IncomingOffer
+from slixmpp_bt.messages import Accept, Candidate, Done, End, Meta, Offer, Peers, Report, Request, Withdraw
+from slixmpp_bt.policy import Peer
+
+from .fakes import Party, World, finish, settled, until
+
+MALLORY = Peer(jid=JID("mallory@m.example/x"), bare=JID("mallory@m.example"), subscription="both")
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with World(tmp_path) as one:
+        yield one
+
+
+def an_offer(world: World, id: str = "o1", size: int = 1000, lasts: float = 1000.0) -> Offer:
+    expires = datetime.fromtimestamp(world.clock() + lasts, UTC)
+    return Offer(id, Mode.PRIVATE, expires, "file", size, b"h" * 32, 200)
+
+
+def hear(bob: Party, world: World, id: str = "o1", peer: Peer = MALLORY, **more: int) -> IncomingOffer | None:
+    return bob.exchange.receive_offer(an_offer(world, id, **more), peer, bob.jid)
+
+
+async def test_same_offer_again_is_ignored_and_other_content_warned_of(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    bob = world.party("bob@b.example/phone")
+    assert hear(bob, world) is not None
+    assert hear(bob, world) is None
+    assert caplog.text == ""
+    other = replace(an_offer(world), info_hash=b"x" * 32)
+    assert bob.exchange.receive_offer(other, MALLORY, bob.jid) is None
+    assert "other content" in caplog.text
+    # Another account may use the same id.
+    someone = replace(MALLORY, jid=JID("a@m.example/x"), bare=JID("a@m.example"))
+    assert hear(bob, world, peer=someone) is not None
+    await settled()
+    assert len(bob.told("bt_offer")) == 2
+
+
+async def test_offer_that_is_over_is_not_taken_again(world: World) -> None:
+    bob = world.party("bob@b.example/phone")
+    offer = hear(bob, world)
+    assert offer is not None
+    bob.exchange.withdrawn(Withdraw("o1"), MALLORY)
+    assert hear(bob, world) is None
+    assert hear(bob, world, "o2", lasts=-601) is None
+    assert hear(bob, world, "o3", lasts=-599) is not None
+
+
+async def test_withdrawal_by_somebody_else_is_ignored(world: World) -> None:
+    bob = world.party("bob@b.example/phone")
+    offer = hear(bob, world)
+    someone = replace(MALLORY, jid=JID("a@m.example/x"), bare=JID("a@m.example"))
+    bob.exchange.withdrawn(Withdraw("o1"), someone)
+    assert bob.exchange.offers == (offer,)
+
+
+async def test_own_offer_that_comes_back_is_ignored(world: World) -> None:
+    alice = world.party("alice@a.example/laptop", auto_accept=True)
+    world.party("alice@a.example/tablet")
+    alice.offer("alice@a.example", world.file())
+    await until(lambda: alice.wire.of(Offer))
+    await settled()
+    assert [type(offer).__name__ for offer in alice.exchange.offers] == ["OutgoingOffer"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_offer_beyond_the_limits_is_declined_unseen_to_those_who_may_know(world: World, known: bool) -> None:
+    bob = world.party("bob@b.example/phone", limits={"max_size": 999})
+    peer = MALLORY if known else replace(MALLORY, subscription="none")
+    assert hear(bob, world, peer=peer) is None
+    await settled()
+    assert bob.events == []
+    assert [end.kind for end in bob.wire.of(End)] == (["decline"] if known else [])
+    assert bob.exchange.offers == ()
+
+
+async def test_offers_of_one_peer_and_of_all_together_are_bounded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MAX_WAITING", 30)
+    monkeypatch.setattr(module, "_MAX_REMEMBERED", 50)
+    bob = world.party("bob@b.example/phone", limits={"max_offers_per_peer": 5, "max_transfers": 5})
+    for account in range(20):
+        jid = JID(f"user{account}@m.example/x")
+        peer = Peer(jid=jid, bare=JID(jid.bare))
+        for number in range(50):
+            hear(bob, world, f"o{number}", peer=peer)
+        await settled()
+    assert len(bob.exchange.offers) == 30
+    assert len(bob.exchange._past) <= 50
+    assert len(bob.told("bt_offer")) == 30
+
+
+async def test_rule_that_raises_leaves_the_offer_to_the_application(world: World) -> None:
+    bob = world.party("bob@b.example/phone")
+
+    async def explode(offer: IncomingOffer) -> bool:
+        raise RuntimeError("in the application")
+
+    bob.exchange._authorize = explode
+    offer = hear(bob, world)
+    await settled()
+    assert bob.told("bt_offer") == [offer]
+
+
+async def test_offer_answered_while_the_rule_is_asked_is_not_announced(world: World) -> None:
+    bob = world.party("bob@b.example/phone")
+    gate = asyncio.Event()
+
+    async def ponder(offer: IncomingOffer) -> bool:
+        await gate.wait()
+        return True
+
+    bob.exchange._authorize = ponder
+    first, second = hear(bob, world), hear(bob, world, "o2")
+    assert first is not None
+    assert second is not None
+    await settled()
+    await first.decline()
+    bob.exchange.withdrawn(Withdraw("o2"), MALLORY)
+    gate.set()
+    await settled()
+    assert [name for name, _ in bob.events] == ["bt_offer_end"]
+    assert (first.transfer, second.transfer) == (None, None)
+
+
+async def test_large_manifest_in_an_offer_is_checked_before_anybody_sees_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PARSED_AT_ONCE", 10)
+    alice, bob = world.pair(auto_accept=False)
+    alice.offer(bob.jid.bare, world.file())
+    assert (await bob.expect("bt_offer")).files[0].size == 100_000
+    for id, message in (
+        ("garbage", replace(an_offer(world, "garbage"), info=b"not bencode at all")),
+        ("other", replace(alice.wire.of(Offer)[0], id="other", size=99_999)),
+    ):
+        bob.exchange.receive_offer(message, MALLORY, bob.jid)
+        await settled()
+        assert len(bob.told("bt_offer")) == 1, id
+    assert len(bob.exchange.offers) == 1
+
+
+async def ask(party: Party, request: Request, peer: Peer) -> str:
+    """What is answered: the reply's kind, or the condition."""
+    try:
+        reply = await finish(party.exchange.receive(request, peer, party.jid))
+    except ProtocolError as error:
+        return f"{error.condition}: {error}"
+    return type(reply).__name__
+
+
+async def test_request_by_who_has_no_agreement_is_answered_as_an_unknown_one(world: World) -> None:
+    alice, bob = world.pair()
+    offer, sending, receiving = await world.running(alice, bob)
+    assert sending.id is not None
+    for party, kinds in ((alice, (Meta, Report, End, Accept)), (bob, (Peers, End))):
+        for kind in kinds:
+            for id in (offer.id, "unknown"):
+                request: Request = {
+                    Meta: Meta(id, sending.id, 0, 10),
+                    Report: Report(id, sending.id, 1, 2),
+                    End: End(id, "cancel", "cancel", sending.id),
+                    Accept: Accept(id, sending.id, routes=frozenset({Route.SWARM})),
+                    Peers: Peers(id, sending.id),
+                }[kind]
+                assert await ask(party, request, MALLORY) in (
+                    "item-not-found: no such offer", "item-not-found: no such transfer",
+                )  # fmt: skip
+    assert not sending.ended
+    assert not receiving.ended
+
+
+async def test_receiver_may_not_introduce_and_sender_may_not_complete(world: World) -> None:
+    alice, bob = world.pair()
+    offer, sending, receiving = await world.running(alice, bob)
+    assert sending.id is not None
+    assert await ask(alice, Peers(offer.id, sending.id), alice.know(bob)) != "Done"
+    assert await ask(bob, End(offer.id, "complete", "success", sending.id), bob.know(alice)) != "Done"
+    assert not receiving.ended
+
+
+async def test_end_from_another_device_counts_only_with_the_id_of_the_transfer(world: World) -> None:
+    alice, bob = world.pair()
+    offer, sending, receiving = await world.running(alice, bob)
+    elsewhere = replace(bob.know(alice), jid=JID("alice@a.example/other"))
+    assert await ask(bob, End(offer.id, "cancel", "cancel", "guessed"), elsewhere) != "Done"
+    assert not receiving.ended
+    assert await ask(bob, End(offer.id, "cancel", "cancel", sending.id, "moved"), elsewhere) == "Done"
+    assert receiving.state is State.CANCELLED
+
+
+async def test_request_to_another_name_of_a_component_finds_nothing(world: World) -> None:
+    alice, bob = world.pair()
+    offer, sending, _ = await world.running(alice, bob)
+    assert sending.id is not None
+    accept = Accept(offer.id, sending.id, routes=frozenset({Route.SWARM}))
+    for local, found in (("desk@a.example", False), ("alice@a.example", True), ("alice@a.example/desk", True)):
+        for request in (accept, Meta(offer.id, sending.id, 0, 10)):
+            try:
+                await finish(alice.exchange.receive(request, alice.know(bob), JID(local)))
+            except ProtocolError as error:
+                assert error.condition == "item-not-found"
+                assert not found
+            else:
+                assert found
+
+
+async def test_end_that_was_lost_is_repeated_at_contact_until_it_is_heard(world: World) -> None:
+    alice, bob = world.pair()
+    _, sending, receiving = await world.running(alice, bob)
+    bob.wire.lost.add(End)
+    await finish(receiving.cancel("enough"))
+    await settled()
+    assert not sending.ended
+    bob.exchange.session_started()
+    await settled()
+    assert not sending.ended
+    bob.wire.lost.clear()
+    bob.exchange.contact(JID("alice@a.example/some other device"))
+    await settled()
+    assert sending.state is State.CANCELLED
+    sent = len(bob.wire.of(End))
+    bob.exchange.session_started()
+    await settled()
+    assert len(bob.wire.of(End)) == sent
+
+
+async def test_end_after_a_withdrawal_is_answered(world: World) -> None:
+    alice, bob = world.pair()
+    offer, sending, receiving = await world.running(alice, bob)
+    bob.exchange.withdrawn(Withdraw(offer.id), bob.know(alice))
+    assert receiving.state is State.CANCELLED
+    for _ in range(2):
+        end = End(offer.id, "cancel", "cancel", sending.id)
+        assert isinstance(await finish(bob.exchange.receive(end, bob.know(alice), bob.jid)), Done)
+        await world.pass_time(60, step=5)
+    assert len(bob.told("bt_transfer_end")) == 1
+    assert bob.told("bt_offer_end") == []
+
+
+async def test_withdrawal_just_before_closing_leaves_no_part_files(world: World) -> None:
+    alice, bob = world.pair()
+    offer, _, receiving = await world.running(alice, bob)
+    bob.exchange.withdrawn(Withdraw(offer.id), bob.know(alice))
+    await bob.aclose()
+    assert receiving.is_released
+    assert list(bob.inbox.iterdir()) == []
+
+
+async def test_ended_offers_are_forgotten_in_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_ENDED", 3)
+    alice, bob = world.pair(limits={"max_transfers": 100})
+    for index in range(8):
+        offer = alice.offer(bob.jid.bare, world.file(f"file {index}"))
+        receiving = await bob.expect("bt_transfer_start", index + 1)
+        await until(lambda: len(bob.backend.downloads) == index + 1)  # noqa: B023
+        await finish(receiving.cancel())
+        await finish(offer.withdraw())
+    await world.pass_time(31, step=5)
+    assert len(alice.exchange._outgoing) == 3
+    assert len(bob.exchange._incoming) <= 3
+    await world.pass_time(8 * 86_400, step=3600)
+    assert alice.exchange._outgoing == {}
+    assert bob.exchange._incoming == {}
+    assert bob.exchange._past == {}
+    assert bob.exchange._sweeper is None
+
+
+async def test_closed_exchange_takes_nothing(world: World) -> None:
+    bob = world.party("bob@b.example/phone")
+    await bob.aclose()
+    assert hear(bob, world) is None
+    await bob.aclose()
+
+
+async def test_logs_hold_no_addresses_above_debug(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    alice, bob = world.pair()
+    offer, sending, _ = await world.running(alice, bob)
+    assert sending.id is not None
+    joined = (Candidate(bob.backend.own[0].address, 4711),)
+    await ask(bob, Peers(offer.id, sending.id, joined, joined), bob.know(alice))
+    await finish(sending.cancel("enough"))
+    await settled()
+    loud = [record.getMessage() for record in caplog.records if record.levelno > logging.DEBUG]
+    assert any("cancelled: enough" in line for line in loud)
+    assert not any("127.0.0.1" in line or "4711" in line for line in loud)
