@@ -227,6 +227,16 @@ class Exchange:
 
         :raises ProtocolError: no; ``item-not-found`` for an unknown id as for somebody who is not invited.
         """
+        try:
+            return await self._answer(request, peer, local)
+        except ProtocolError:
+            raise
+        except BTError as error:
+            # Its words may speak of this side's disk.
+            log.warning("a request of %s failed: %s", peer.jid, error)
+            raise ProtocolError("it failed on this side", "internal-server-error") from error
+
+    async def _answer(self, request: Request, peer: Peer, local: JID) -> Reply:
         if isinstance(request, Accept):
             return await self._invited(request.id, peer, local).accept(request, peer)
         if isinstance(request, Meta):

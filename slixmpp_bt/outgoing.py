@@ -197,31 +197,29 @@ class OutgoingOffer:
             receiver.transfer.feed(Event.ACCEPT)
             return Accepted(self.id, message.transfer)
         own = await self._ready(receiver, message, source)
-        assert self._seeding is not None
-        peers = self._seeding.known_peers(receiver)
+        peers = self.seeding.known_peers(receiver)
         receiver.introduced = frozenset(peers)
+        self.seeding.changed()
         report = None if self.single is not None else _REPORT_PACE
         return Accepted(self.id, message.transfer, own, peers, report=report)
 
     async def _ready(self, receiver: Sending, message: Accept, source: policy.Peer) -> tuple[Candidate, ...]:
         """Be ready to serve `receiver`, and return where. Whatever happens meanwhile is told instead."""
-        seeding, transfer = self._seeding, receiver.transfer
-        assert seeding is not None
+        transfer = receiver.transfer
         if self.has_bytes and not policy.reveals_address(source, self._context.config):
             why = "the sender does not reveal its address"
             transfer.feed(Event.FAIL, NoRoute(why, {Route.SWARM: why}))
             raise _gone(transfer.error)
         try:
-            own = await seeding.own()
+            own = await self.seeding.own()
             receiver.candidates = addresses.acceptable(message.candidates, own)
             transfer.feed(Event.ACCEPT)
             if receiver.active:
-                await seeding.open()
-                seeding.changed()
+                await self.seeding.open()
         except BTError as error:
             self.fail(error)
         if not receiver.active:
-            await seeding.close_if_idle()
+            await self.seeding.close_if_idle()
         if transfer.ended:
             raise _gone(transfer.error, "the transfer has ended")
         if transfer.state is State.PAUSED:
@@ -350,6 +348,12 @@ class OutgoingOffer:
     # serving
 
     @property
+    def seeding(self) -> Seeding:
+        """The engine's part; there is one as soon as the offer is out."""
+        assert self._seeding is not None
+        return self._seeding
+
+    @property
     def prepared(self) -> bool:
         """Whether everything is hashed."""
         return self._made is not None
@@ -377,41 +381,6 @@ class OutgoingOffer:
     def why_not(self) -> str | None:
         """Why a receiver does not connect, as far as the engine knows."""
         return self._seeding.why_not if self._seeding is not None else None
-
-    async def serve(self, receiver: Sending) -> None:
-        """Let `receiver` have the pieces."""
-        assert self._seeding is not None
-        try:
-            seed = await self._seeding.open()
-            own = await self._seeding.own()
-        except BTError as error:
-            self.fail(error)
-            return
-        if seed is None:
-            return
-        seed.add_candidates(receiver.candidates)
-        await seed.resume()
-        if receiver.held:
-            receiver.held = False
-            self._context.tasks.spawn(receiver.send_peers(joined=own), f"resume {receiver.transfer.id}")
-
-    async def hold(self, receiver: Sending) -> None:
-        """Let `receiver` have no more pieces for now. Others go on."""
-        assert self._seeding is not None
-        receiver.held = True
-        closed = await self._seeding.close_if_idle()
-        try:
-            own = await self._seeding.own()
-        except BTError as error:
-            self.fail(error)
-            return
-        self._context.tasks.spawn(self._send_away(receiver, own, hang_up=not closed), f"hold {receiver.transfer.id}")
-
-    async def _send_away(self, receiver: Sending, own: tuple[Candidate, ...], hang_up: bool) -> None:
-        """Ask a receiver not to dial any more, and only then hang up: it would dial again at once."""
-        await receiver.send_peers(left=own)
-        if hang_up and receiver.held and self._seeding is not None:
-            await self._seeding.hang_up(receiver.candidates)
 
     async def leave(self, receiver: Sending) -> None:
         """The transfer of `receiver` has ended."""

@@ -133,8 +133,8 @@ class XEP_BT(BasePlugin):
         )
 
     async def _finish(self) -> None:
-        if self._announced and self.xmpp.is_connected():
-            await self.xmpp.plugin["xep_0115"].update_caps()
+        if self.xmpp.is_connected() and not isinstance(self.xmpp, ComponentXMPP):
+            await self._update_caps()
         await self.aclose()
 
     # what a user calls
@@ -305,7 +305,9 @@ class XEP_BT(BasePlugin):
             self._context.tasks.spawn(self._update_caps(), "update caps")
 
     async def _update_caps(self) -> None:
-        await self.xmpp.plugin["xep_0115"].update_caps(broadcast=self._connection.is_online)
+        # Presence is the application's to begin; what it has sent is sent again, with the new caps.
+        seen = self.xmpp.roster[self.xmpp.boundjid.bare].last_status is not None
+        await self.xmpp.plugin["xep_0115"].update_caps(broadcast=seen)
 
     async def _default_authorize(self, jid: JID, node: str | None, ifrom: JID, offer: IncomingOffer) -> bool:
         return await self._exchange.allows(offer)

@@ -162,9 +162,10 @@ class Receiving(Side):
         own = await self._own()
         if self._download is None:
             return
-        self._download.remove_candidates(message.left)
-        self._known.difference_update(message.left)
-        self._add(addresses.acceptable(message.joined, own, most=MAX_PEERS))
+        with suppress(BackendClosed):  # everything is here already
+            self._download.remove_candidates(message.left)
+            self._known.difference_update(message.left)
+            self._add(addresses.acceptable(message.joined, own, most=MAX_PEERS))
         senders = set(self._answer.candidates) if self._answer is not None else set()
         if senders & set(message.left):
             self._why_not = "the sender has stopped serving for now"

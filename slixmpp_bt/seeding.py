@@ -103,11 +103,39 @@ class Seeding:
             await asyncio.wait(tasks)
             await seed.aclose()
 
-    async def hang_up(self, candidates: Iterable[Candidate]) -> None:
-        """Have nothing more to do with these addresses."""
+    async def serve(self, receiver: Sending) -> None:
+        """Let `receiver` have the pieces."""
+        try:
+            seed = await self.open()
+            own = await self.own()
+        except BTError as error:
+            self._fail(error)
+            return
+        if seed is None:
+            return
+        seed.add_candidates(receiver.candidates)
+        await seed.resume()
+        if receiver.held:
+            receiver.held = False
+            self._context.tasks.spawn(receiver.send_peers(joined=own), f"resume {receiver.transfer.id}")
+
+    async def hold(self, receiver: Sending) -> None:
+        """Let `receiver` have no more pieces for now. Others go on."""
+        receiver.held = True
+        closed = await self.close_if_idle()
+        try:
+            own = await self.own()
+        except BTError as error:
+            self._fail(error)
+            return
+        self._context.tasks.spawn(self._send_away(receiver, own, hang_up=not closed), f"hold {receiver.transfer.id}")
+
+    async def _send_away(self, receiver: Sending, own: tuple[Candidate, ...], hang_up: bool) -> None:
+        """Ask a receiver not to dial any more, and only then hang up: it would dial again at once."""
+        await receiver.send_peers(left=own)
         async with self._lock:
-            if self._seed is not None:
-                self._seed.remove_candidates(candidates)
+            if hang_up and receiver.held and self._seed is not None:
+                self._seed.remove_candidates(receiver.candidates)
 
     async def check_source(self) -> None:
         """
@@ -172,19 +200,21 @@ class Seeding:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            await asyncio.gather(*(self._tell_peers(r) for r in tuple(self._receivers()) if r.active))
-            await asyncio.sleep(_PEERS_PACE)
+            told = await asyncio.gather(*(self._tell_peers(r) for r in tuple(self._receivers()) if r.active))
+            if any(told):
+                await asyncio.sleep(_PEERS_PACE)
 
-    async def _tell_peers(self, receiver: Sending) -> None:
+    async def _tell_peers(self, receiver: Sending) -> bool:
+        """Tell `receiver` who came and went; False if it knows."""
         known = frozenset(self.known_peers(receiver))
         joined, left = known - receiver.introduced, receiver.introduced - known
         if not joined and not left:
-            return
+            return False
         # One message has room for so many in all; the rest follows with the next.
         gone = tuple(left)[:MAX_PEERS]
         new = tuple(joined)[: MAX_PEERS - len(gone)]
+        receiver.introduced = receiver.introduced - set(gone) | set(new)
         # Who does not answer now learns of all with the answer to its next Accept.
-        if await receiver.send_peers(new, gone):
-            receiver.introduced = receiver.introduced - set(gone) | set(new)
-            if receiver.introduced != known:
-                self.changed()
+        if await receiver.send_peers(new, gone) and receiver.introduced != known:
+            self.changed()
+        return True

@@ -60,9 +60,9 @@ class Sending(Side):
         if action is Action.OFFER:
             await self._offer.send()
         elif action is Action.SERVE:
-            await self._offer.serve(self)
+            await self._offer.seeding.serve(self)
         elif action is Action.HOLD:
-            await self._offer.hold(self)
+            await self._offer.seeding.hold(self)
 
     def measure(self) -> Progress:
         """While preparing, the bytes hashed; then what the receiver reported, or what was sent while it is alone."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from slixmpp import JID
@@ -72,9 +74,10 @@ async def test_hashing_shows_as_progress_and_can_be_cancelled(world: World, monk
         for done in range(0, 50_001, 100):
             progress(done, 100_000)
         try:
-            return await asyncio.get_running_loop().create_future()
+            await asyncio.get_running_loop().create_future()
         finally:
             stopped.set()
+        raise AssertionError
 
     monkeypatch.setattr(module, "make", hash_half)
     alice, bob = world.pair()
@@ -88,7 +91,7 @@ async def test_hashing_shows_as_progress_and_can_be_cancelled(world: World, monk
     await finish(offer.single.cancel())
     await settled()
     assert stopped.is_set()
-    assert offer.state is State.CANCELLED
+    assert State(offer.state) is State.CANCELLED
     assert alice.wire.sent == []
 
 
@@ -102,7 +105,7 @@ async def test_progress_after_hashing_begins_at_nothing(world: World) -> None:
     assert offer.single.progress.total == 100_000
     await accept(alice, offer, "t1")
     await world.pass_time(1)
-    assert offer.single.state is State.CONNECTING  # nothing has moved
+    assert State(offer.single.state) is State.CONNECTING  # nothing has moved
 
 
 async def test_offer_waits_for_a_session(world: World) -> None:
@@ -220,13 +223,13 @@ async def test_accept_overtaken_while_the_seed_opens_leaves_no_seed(world: World
     asking = asyncio.ensure_future(accept(alice, offer, "t1"))
     await until(lambda: offer.single is not None and offer.single.id)
     await settled()
-    doing = {
+    ways: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
         "cancel": offer.single.cancel,
         "withdraw": offer.withdraw,
         "pause": offer.single.pause,
-        "end": lambda: end(alice, offer, "t1", "cancel"),
-    }[what]
-    done = asyncio.ensure_future(doing())
+        "end": partial(end, alice, offer, "t1", "cancel"),
+    }
+    done = asyncio.ensure_future(ways[what]())
     await settled()
     alice.backend.gate.set()
     await until(lambda: done.done() and asking.done())
@@ -311,11 +314,12 @@ async def test_selection_outside_of_the_offer_is_refused_and_one_inside_is_the_s
     with pytest.raises(ProtocolError) as caught:
         await accept(alice, offer, "t1", select=frozenset({0, 3}))
     assert caught.value.condition == "bad-request"
-    assert offer.transfers == ()
+    assert not offer.transfers
     await accept(alice, offer, "t1", select=frozenset({0, 2}))
-    assert offer.transfers[0].size == 4000
+    [sending] = offer.transfers
+    assert sending.size == 4000
     await end(alice, offer, "t1", "complete")
-    assert offer.transfers[0].progress.total == 4000
+    assert sending.progress.total == 4000
     await finish(offer.withdraw())
 
 

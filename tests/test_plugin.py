@@ -22,7 +22,7 @@ from slixmpp_bt import ConfigError, NotSupported, PathError, SourceChanged, Stat
 from slixmpp_bt.constants import NS
 
 from .servers import Loopback, Server
-from .world import LISTEN, done, make_file, member, pair, until
+from .world import LISTEN, Member, done, make_file, member, pair, until
 
 
 @pytest.fixture
@@ -242,6 +242,20 @@ async def test_raising_handlers_break_nothing(server: Server, tmp_path: Path) ->
         for one in (alice, bob):
             one.xmpp.add_event_handler(name, explode)
     await done(await alice.bt.send_file(bob.jid.bare, make_file(tmp_path / "file", 300_000)))
+
+
+async def test_presence_is_left_to_the_application(server: Server, tmp_path: Path) -> None:
+    """A client that has not sent presence stays invisible, and can still be asked what it supports."""
+    a, b = await server.add_user("alice"), await server.add_user("bob")
+    await server.subscribe(a, b)
+    alice = await member(server, f"{a}/x", tmp_path / "alice")
+    bob = Member(server.client(f"{b}/y"), tmp_path / "bob")
+    sent: list[Any] = []
+    bob.xmpp.add_filter("out", lambda stanza: sent.append(stanza) or stanza)
+    bob.register()
+    await server.connect(bob.xmpp, presence=False)
+    assert await alice.bt.supports(bob.jid) is True
+    assert not [stanza for stanza in sent if isinstance(stanza, slixmpp.Presence)]
 
 
 async def test_component_announces_every_name_it_uses(server: Server, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -109,7 +110,7 @@ async def test_pausing_one_of_two_sends_that_one_away_and_serves_the_other(world
 async def test_pause_takes_hold_even_if_the_receiver_does_not_answer(world: World) -> None:
     alice, bob = world.pair()
     _, sending, _ = await world.running(alice, bob)
-    alice.wire.gates[Peers] = __import__("asyncio").Event()
+    alice.wire.gates[Peers] = asyncio.Event()
     await sending.pause()
     await settled()
     assert alice.backend.seeds[0].dialled.closed

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import socket
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -106,6 +107,23 @@ async def test_start_where_the_port_is_taken_raises_and_leaves_nothing() -> None
             async with LoopbackServer(port=server.port):
                 pass
     await until(lambda: open_files() <= before)
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_stop_ends_connections_that_are_just_being_made(steps: int) -> None:
+    loop = asyncio.get_running_loop()
+    async with LoopbackServer() as server:
+        callers = [socket.create_connection((server.host, server.port)) for _ in range(3)]
+        for _ in range(steps):  # So many steps of the loop into their acceptance.
+            await asyncio.sleep(0)
+        await server.stop()
+        for caller in callers:
+            with caller:
+                caller.setblocking(False)
+                with suppress(ConnectionResetError):
+                    async with asyncio.timeout(10):
+                        while await loop.sock_recv(caller, 1_000):
+                            pass
 
 
 async def test_slow_reader_is_dropped_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
