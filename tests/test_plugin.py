@@ -251,7 +251,12 @@ async def test_presence_is_left_to_the_application(server: Server, tmp_path: Pat
     alice = await member(server, f"{a}/x", tmp_path / "alice")
     bob = Member(server.client(f"{b}/y"), tmp_path / "bob")
     sent: list[Any] = []
-    bob.xmpp.add_filter("out", lambda stanza: sent.append(stanza) or stanza)
+
+    def note(stanza: Any) -> Any:
+        sent.append(stanza)
+        return stanza
+
+    bob.xmpp.add_filter("out", note)
     bob.register()
     await server.connect(bob.xmpp, presence=False)
     assert await alice.bt.supports(bob.jid) is True
