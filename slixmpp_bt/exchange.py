@@ -285,13 +285,13 @@ class Exchange:
     def session_started(self) -> None:
         """There is a session again: whoever waits for the other side tries at once."""
         self._context.outbox.retry(self._context.now())
-        for transfer in self.transfers:
+        for transfer in self._incoming_transfers():
             transfer.feed(Event.RETRY)
 
     def contact(self, peer: JID) -> None:
         """`peer` has come online."""
         self._context.outbox.retry(self._context.now(), peer)
-        for transfer in self.transfers:
+        for transfer in self._incoming_transfers():
             if transfer.peer.bare == peer.bare:
                 transfer.feed(Event.RETRY)
 

@@ -403,11 +403,9 @@ class OutgoingOffer:
 
     def fail(self, error: BTError) -> None:
         """It cannot be served any more; its transfers end with `error`."""
-        if self._state.terminal and not self.transfers:
-            return
         for transfer in self.transfers:
             transfer.feed(Event.FAIL, error)
-        if self.single is None:
+        if self.single is None and not self._state.terminal:
             if isinstance(error, Cancelled) or not any(t.id for t in self.transfers):
                 self.tell_withdrawn()
             self._end(State.CANCELLED if isinstance(error, Cancelled) else State.FAILED, error)

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import resource
+import socket
 import sys
 import time
 from pathlib import Path
@@ -25,7 +26,14 @@ class Unreachable(LibtorrentBackend):
     """Names a port where nobody listens, so that only this side can dial."""
 
     async def candidates(self, mode: Mode) -> tuple[Candidate, ...]:
-        return tuple(Candidate(candidate.address, 1) for candidate in await super().candidates(mode))
+        return tuple(
+            Candidate(candidate.address, _deaf.getsockname()[1]) for candidate in await super().candidates(mode)
+        )
+
+
+#: Bound, so that nobody else can listen there.
+_deaf = socket.socket()
+_deaf.bind(("127.0.0.1", 0))
 
 
 class Lag:

@@ -265,6 +265,18 @@ async def test_closing_takes_back_what_nobody_has_accepted(world: World, single:
     assert bob.told("bt_offer_end") == [waiting]
 
 
+async def test_closing_says_nothing_of_offers_that_are_over(world: World) -> None:
+    alice = world.party("alice@a.example/laptop")
+    expired = alice.offer("bob@b.example", world.file(), lasts=10.0)
+    offer = await offered(world, alice)
+    await finish(offer.withdraw())
+    await world.pass_time(60, step=5)
+    assert (offer.state, expired.state) == (State.CANCELLED, State.EXPIRED)
+    said = len(alice.wire.sent)
+    await alice.aclose()
+    assert len(alice.wire.sent) == said
+
+
 async def test_offer_that_bounces_fails_and_is_not_withdrawn(world: World) -> None:
     alice = world.party("alice@a.example/laptop")
     offer = await offered(world, alice, single=True)
