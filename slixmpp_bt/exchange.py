@@ -342,7 +342,7 @@ class Exchange:
             del self._past[next(iter(self._past))]
 
     async def aclose(self) -> None:
-        """End everything and let go of it. Idempotent. Does not tell the other sides what can be resumed."""
+        """End everything, tell the other sides, and let go of it all; takes some seconds at most. Idempotent."""
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()

@@ -198,7 +198,7 @@ class OutgoingOffer:
             return Accepted(self.id, message.transfer)
         own = await self._ready(receiver, message, source)
         peers = self.seeding.known_peers(receiver)
-        receiver.introduced = frozenset(peers)
+        receiver.introduced |= frozenset(peers)
         self.seeding.changed()
         report = None if self.single is not None else _REPORT_PACE
         return Accepted(self.id, message.transfer, own, peers, report=report)
@@ -211,7 +211,7 @@ class OutgoingOffer:
             transfer.feed(Event.FAIL, NoRoute(why, {Route.SWARM: why}))
             raise _gone(transfer.error)
         try:
-            own = await self.seeding.own()
+            own = await self.seeding.own() if self.has_bytes else ()
             receiver.candidates = addresses.acceptable(message.candidates, own)
             transfer.feed(Event.ACCEPT)
             if receiver.active:
@@ -225,7 +225,7 @@ class OutgoingOffer:
         if transfer.state is State.PAUSED:
             receiver.held = True
             raise ProtocolError("the sender has paused", "resource-constraint")
-        return own if self.has_bytes else ()
+        return own
 
     def meta(self, message: Meta, peer: JID) -> MetaChunk:
         """A part of the info dict.

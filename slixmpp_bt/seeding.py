@@ -106,12 +106,11 @@ class Seeding:
     async def serve(self, receiver: Sending) -> None:
         """Let `receiver` have the pieces."""
         try:
-            seed = await self.open()
+            if (seed := await self.open()) is None:
+                return
             own = await self.own()
         except BTError as error:
             self._fail(error)
-            return
-        if seed is None:
             return
         seed.add_candidates(receiver.candidates)
         await seed.resume()

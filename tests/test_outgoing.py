@@ -412,6 +412,16 @@ async def test_offer_failing_in_an_unforeseen_way_ends(world: World, monkeypatch
     assert "unforeseen" in str(offer.single.error)
 
 
+async def test_offer_without_bytes_needs_no_engine(world: World) -> None:
+    alice, bob = world.pair()
+    await alice.backend.aclose()
+    await bob.backend.aclose()
+    offer = alice.offer(bob.jid.bare, world.file(size=0), single=True)
+    assert offer.single is not None
+    await finish(offer.single.wait())
+    assert (bob.inbox / "file").read_bytes() == b""
+
+
 async def test_cancelled_offer_says_so(world: World) -> None:
     alice = world.party("alice@a.example/laptop")
     offer = await offered(world, alice)

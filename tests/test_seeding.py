@@ -15,6 +15,7 @@ from slixmpp_bt.backends import PeerConnected, PeerRefused, StorageFailed
 from slixmpp_bt.constants import Route, State
 from slixmpp_bt.errors import SourceChanged, StorageError
 from slixmpp_bt.messages import Accept, Accepted, Candidate, Peers
+from slixmpp_bt.negotiation import Event
 from slixmpp_bt.outgoing import OutgoingOffer
 
 from .fakes import Party, World, finish, settled, until
@@ -136,6 +137,19 @@ async def test_receiver_that_is_gone_is_taken_back_and_one_that_stays_is_not(wor
     await world.pass_time(6, step=1)
     assert _candidate("bob") not in dialled(carol)
     assert "stopped" not in carol.told("bt_transfer_start")[0].diagnosis[Route.SWARM]
+    await finish(offer.withdraw())
+
+
+async def test_receiver_that_accepts_again_is_still_told_who_left_meanwhile(world: World) -> None:
+    alice, (bob, carol), offer = await swarm(world, "bob", "carol")
+    connect(alice, "bob")
+    await settled()
+    assert _candidate("bob") in dialled(carol)
+    await finish(bob.told("bt_transfer_start")[0].cancel())
+    carol.told("bt_transfer_start")[0].feed(Event.STALL)
+    carol.exchange.session_started()
+    await world.pass_time(6)
+    assert dialled(carol) == {_candidate("alice")}
     await finish(offer.withdraw())
 
 

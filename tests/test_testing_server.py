@@ -110,7 +110,7 @@ async def test_start_where_the_port_is_taken_raises_and_leaves_nothing() -> None
 
 
 @pytest.mark.parametrize("steps", range(5))
-async def test_stop_ends_connections_that_are_just_being_made(steps: int) -> None:
+async def test_stop_ends_connections_that_are_just_being_made(steps: int, caplog: pytest.LogCaptureFixture) -> None:
     loop = asyncio.get_running_loop()
     async with LoopbackServer() as server:
         callers = [socket.create_connection((server.host, server.port)) for _ in range(3)]
@@ -124,6 +124,7 @@ async def test_stop_ends_connections_that_are_just_being_made(steps: int) -> Non
                     async with asyncio.timeout(10):
                         while await loop.sock_recv(caller, 1_000):
                             pass
+    assert "did not end" not in caplog.text
 
 
 async def test_slow_reader_is_dropped_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,13 +24,14 @@ from .components import ComponentHost, ComponentStream
 from .disco import Disco
 from .domain import Domain
 from .faults import Faults
+from .listening import Listener
 from .markup import StreamError
 from .muc import Rooms
 from .muc_room import RoomConfig
 from .pep import Pep
 from .routing import Router
 from .sasl import Credentials
-from .streams import Front, Stream, StreamPolicy
+from .streams import Front, StreamPolicy
 from .traffic import Tap, Traffic
 
 Client = TypeVar("Client", bound=ClientXMPP)
@@ -94,10 +95,8 @@ class LoopbackServer:
         self._policy = (max_stanza, rate, burst, announce_limits)
         self._context: ssl.SSLContext | None = None
         self._directory: TemporaryDirectory[str] | None = None
-        self._open = False
-        self._sockets: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._streams: set[Stream] = set()
         self._bound: dict[str, ClientStream] = {}
         self._clients: WeakSet[BaseXMPP] = WeakSet()
         self._router = Router()
@@ -132,37 +131,24 @@ class LoopbackServer:
 
         :raises OSError: the port is taken.
         """
-        if self._open:
+        if self._listeners:
             return
         if self._tls and self._context is None:
             self._directory = TemporaryDirectory(prefix="loopback-xmpp-")
             names = [self.domain, *(name for name in self._router.hosts if name != self.domain)]
             self.ca_certs, self._context = await asyncio.to_thread(make_certificates, Path(self._directory.name), names)
-        self._open = True
         max_stanza, rate, burst, announce = self._policy
         policy = StreamPolicy(max_stanza, rate, burst, self._context, announce)
         front = Front(policy, self.traffic, self._tasks, self._accept)
+        clients = Listener(lambda: ClientStream(front, self._domain, self._bound))
+        components = Listener(lambda: ComponentStream(front, self.domain, self._components))
+        self._listeners = [clients, components]
         try:
-            self.port = await self._listen(lambda: ClientStream(front, self._domain, self._bound), self.port)
-            self.component_port = await self._listen(
-                lambda: ComponentStream(front, self.domain, self._components), self.component_port
-            )
+            self.port = await clients.open(self.host, self.port)
+            self.component_port = await components.open(self.host, self.component_port)
         except BaseException:
             await self.stop()
             raise
-
-    async def _listen(self, make: Callable[[], Stream], port: int) -> int:
-        def connected() -> Stream:
-            stream = make()
-            self._streams.add(stream)
-            stream.closed.add_done_callback(lambda _: self._streams.discard(stream))
-            if not self._open:  # It was accepted just before the socket was closed.
-                stream.abort()
-            return stream
-
-        server = await asyncio.get_running_loop().create_server(connected, self.host, port)
-        self._sockets.append(server)
-        return int(server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
         """End all streams and stop listening, as a server does that is shut down. Done within a few seconds.
@@ -170,18 +156,9 @@ class LoopbackServer:
         Accounts, rosters, kept messages and published items stay for the next :meth:`start`. Cancelling it drops the
         connections.
         """
-        self._open = False
-        sockets, self._sockets = self._sockets, []
-        for server in sockets:
-            server.close()
-        for stream in list(self._streams):
-            stream.close(StreamError("system-shutdown"))
-        try:
-            while self._streams:
-                await asyncio.wait([stream.closed for stream in self._streams])
-        finally:
-            for stream in list(self._streams):
-                stream.abort()
+        listeners, self._listeners = self._listeners, []
+        shutdown = StreamError("system-shutdown")
+        await asyncio.gather(*(listener.close(shutdown) for listener in listeners))
         while self._tasks:
             await asyncio.wait(set(self._tasks))
         self._rooms.empty()
