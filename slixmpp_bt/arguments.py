@@ -36,6 +36,15 @@ def parse_jid(text: JID | str) -> JID:
     return jid
 
 
+def parse_desc(desc: object) -> str | None:
+    """
+    :raises ValueError: it is not a text.
+    """
+    if desc is not None and not isinstance(desc, str):
+        raise ValueError(f"desc must be a text, not {desc!r}")
+    return desc or None
+
+
 def parse_expires(expires: Expires, default: int) -> datetime:
     """When something expires: after so many seconds, after a timedelta, or at an aware datetime.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Literal, cast
 
@@ -11,8 +12,11 @@ from slixmpp import JID, BaseXMPP, ComponentXMPP, Iq, Message
 from slixmpp.exceptions import IqError, IqTimeout
 
 from . import messages, stanza
-from .constants import STANZA_BUDGET
+from .constants import STANZA_BUDGET, Route
 from .errors import PeerGone, ProtocolError
+from .streams.inband import InBandStreams
+from .streams.relay import RelayStreams
+from .wire import Expected, Stream, StreamBroken
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +30,13 @@ class Connection:
         self._xmpp = xmpp
         self._started = asyncio.Event()
         self._ended = asyncio.Event()
+        self._streams: dict[Route, InBandStreams | RelayStreams] = {}
+
+    def close(self) -> None:
+        """Undo every hook in the client."""
+        for streams in self._streams.values():
+            streams.close()
+        self._streams.clear()
 
     def session_started(self) -> None:
         """A session is there."""
@@ -36,6 +47,8 @@ class Connection:
         """The session is over: who waits for an answer waits in vain."""
         self._started.clear()
         self._ended.set()
+        for streams in self._streams.values():
+            streams.session_ended()
 
     @property
     def is_online(self) -> bool:
@@ -80,6 +93,43 @@ class Connection:
             over.cancel()
             self._forget(iq, answer)
 
+    def expect_stream(self, route: Route, sid: str, peer: JID, *, sender: JID) -> AbstractAsyncContextManager[Expected]:
+        """See :meth:`slixmpp_bt.wire.Wire.expect_stream`."""
+        streams = self._relay if route is Route.RELAY else self._in_band
+        return streams.expect(sid, peer, sender=sender)
+
+    async def open_stream(
+        self, route: Route, sid: str, to: JID, *, sender: JID, hosts: tuple[messages.StreamHost, ...] = ()
+    ) -> Stream:
+        """See :meth:`slixmpp_bt.wire.Wire.open_stream`."""
+        if route is Route.RELAY:
+            return await self._relay.open(sid, to, sender=sender, hosts=hosts)
+        return await self._in_band.open(sid, to, sender=sender)
+
+    async def relays(self, *, sender: JID) -> tuple[messages.StreamHost, ...]:
+        """See :meth:`slixmpp_bt.wire.Wire.relays`."""
+        return await self._relay.relays(sender=sender) if self.is_online else ()
+
+    # Made when they are needed: slixmpp loads the plugins that they use after it has made ours.
+
+    @property
+    def _in_band(self) -> InBandStreams:
+        self._check_session_for_streams()
+        if Route.IN_BAND not in self._streams:
+            self._streams[Route.IN_BAND] = InBandStreams(self._xmpp)
+        return cast(InBandStreams, self._streams[Route.IN_BAND])
+
+    @property
+    def _relay(self) -> RelayStreams:
+        self._check_session_for_streams()
+        if Route.RELAY not in self._streams:
+            self._streams[Route.RELAY] = RelayStreams(self._xmpp)
+        return cast(RelayStreams, self._streams[Route.RELAY])
+
+    def _check_session_for_streams(self) -> None:
+        if not self.is_online:
+            raise StreamBroken("there is no session")
+
     def _check_session(self) -> None:
         if not self._started.is_set():
             raise PeerGone("there is no session")
@@ -113,6 +163,8 @@ def _reply(iq: Iq, request: messages.Request) -> messages.Reply:
         expected = messages.Accepted
     elif isinstance(request, messages.Meta):
         expected = messages.MetaChunk
+    elif isinstance(request, messages.Fetch):
+        expected = messages.Fetching
     if not isinstance(reply, expected) or getattr(reply, "id", request.id) != request.id:
         raise ProtocolError("the answer is not to what was asked", "undefined-condition")
     return reply

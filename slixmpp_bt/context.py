@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from .negotiation import Timing
 from .outbox import Outbox
+from .pacing import Pace
+from .routing import Patience
 from .tasks import Tasks
 from .wire import Wire
 
@@ -25,6 +27,8 @@ class Context:
     :ivar notify: raises a slixmpp event: its name and its data.
     :ivar running: how many incoming transfers have not ended.
     :ivar now: seconds since the epoch.
+    :ivar upload_pace: what goes out over streams; the engine caps its own.
+    :ivar download_pace: what comes in over streams.
     """
 
     config: Config
@@ -37,3 +41,8 @@ class Context:
     timing: Timing = field(default_factory=Timing)
     now: Callable[[], float] = time.time
     rng: random.Random = field(default_factory=random.SystemRandom)
+    patience: Patience = field(default_factory=Patience)
+
+    def __post_init__(self) -> None:
+        self.upload_pace = Pace(lambda: self.config.upload_limit)
+        self.download_pace = Pace(lambda: self.config.download_limit)

@@ -71,6 +71,21 @@ class Directory:
             raise NotSupported(f"no device of {to} that is online supports file transfer by {NS}")
         return to
 
+    async def audience(self, to: JID, local: JID) -> tuple[JID, ...]:
+        """To whom an offer to `to` is sent: every visible device of the account that supports this or, while none is
+        visible, the account; a device or a domain itself.
+
+        :raises NotSupported: devices are visible, and none supports it.
+        """
+        if to.resource or not to.local:
+            return (to,)
+        devices = self._visible(to, local)
+        answers = await asyncio.gather(*(self.supports(device, local) for device in devices))
+        able = tuple(device for device, answer in zip(devices, answers, strict=True) if answer)
+        if not able and answers and None not in answers:
+            raise NotSupported(f"no device of {to} that is online supports file transfer by {NS}")
+        return able or (to,)
+
     def _visible(self, jid: JID, local: JID) -> list[JID]:
         """The available devices of an account, the highest priority first; not more than are admitted anyway."""
         entry = self._entry(jid, local)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from .constants import Mode
 from .context import Context
 from .errors import BTError, Cancelled, LimitExceeded, ProtocolError, TransferError
 from .incoming import GRACE, IncomingOffer
-from .messages import Accept, Done, End, Meta, Offer, Peers, Reply, Report, Request, Withdraw
+from .messages import Accept, Done, End, Fetch, Meta, Offer, Peers, Reply, Report, Request, Withdraw
 from .negotiation import Event
 from .outgoing import OutgoingOffer
 from .policy import Agreement, Counts, Peer, Verdict
@@ -90,14 +90,14 @@ class Exchange:
 
     def offer(
         self, *, to: JID, local: JID, path: Path, mode: Mode, expires: datetime,
-        mtype: str = "chat", desc: str | None = None, single: bool = False,
+        mtype: str = "chat", desc: str | None = None, single: bool = False, targets: Sequence[JID] = (),
     ) -> OutgoingOffer:  # fmt: skip
         """Begin an own offer: it is hashed, then sent."""
         if self._closed:
-            raise Cancelled("the plugin is closed")
+            raise Cancelled("the plugin is closed: the client has left, and has not connected again")
         offer = OutgoingOffer(
             self._context, to=to, local=local, path=path, mode=mode, expires=expires,
-            mtype=mtype, desc=desc, single=single,
+            mtype=mtype, desc=desc, single=single, targets=targets,
         )  # fmt: skip
         self._outgoing[offer.id] = offer
         offer.start()
@@ -106,9 +106,8 @@ class Exchange:
 
     def bounced(self, stanza_id: str, peer: JID, error: BTError) -> None:
         """A message of ours came back as an error."""
-        for offer in self._outgoing.values():
-            if offer.stanza_id == stanza_id and offer.to.bare == peer.bare:
-                offer.bounced(error)
+        for offer in list(self._outgoing.values()):
+            offer.bounced(stanza_id, peer, error)
 
     # others' offers
 
@@ -182,7 +181,7 @@ class Exchange:
         offer.answered = offer.closed = True
         log.info("%r was declined: %s", offer, error or "it is malformed")
         # A stranger learns nothing, not even that somebody is there.
-        if isinstance(error, LimitExceeded) and offer.source.may_know:
+        if isinstance(error, LimitExceeded) and policy.may_be_told(offer.source, self._context.config):
             end = End(offer.id, "decline", "decline", text=str(error))
             self._context.outbox.post(end, offer.peer, sender=offer.local, until=offer.expires.timestamp())
 
@@ -241,6 +240,8 @@ class Exchange:
             return await self._invited(request.id, peer, local).accept(request, peer)
         if isinstance(request, Meta):
             return self._agreed(request, peer, local).meta(request, peer.jid)
+        if isinstance(request, Fetch):
+            return await self._agreed(request, peer, local).fetch(request, peer.jid)
         if isinstance(request, Report):
             self._agreed(request, peer, local).receiver(request.transfer, peer.jid).report(request)
         elif isinstance(request, Peers):
@@ -256,7 +257,7 @@ class Exchange:
             raise ProtocolError("no such offer", "item-not-found")
         return offer
 
-    def _agreed(self, request: Meta | Report, peer: Peer, local: JID) -> OutgoingOffer:
+    def _agreed(self, request: Meta | Fetch | Report, peer: Peer, local: JID) -> OutgoingOffer:
         offer = self._outgoing.get(request.id)
         transfer = offer.transfer_of(request.transfer) if offer is not None else None
         if offer is None or transfer is None or not _may(request, peer, local, transfer):
@@ -287,6 +288,10 @@ class Exchange:
         self._context.outbox.retry(self._context.now())
         for transfer in self._incoming_transfers():
             transfer.feed(Event.RETRY)
+
+    def offers_for(self, device: JID) -> list[OutgoingOffer]:
+        """Own offers that a device which has come online may have missed."""
+        return [offer for offer in self._outgoing.values() if offer.wants(device)]
 
     def contact(self, peer: JID) -> None:
         """`peer` has come online."""
@@ -361,7 +366,7 @@ def _key(peer: Peer, id: str) -> Key:
     return (peer.bare.bare if peer.bare is not None and peer.room is None else peer.jid.full, id)
 
 
-def _may(request: Meta | Report | Peers | End, peer: Peer, local: JID, transfer: Transfer) -> bool:
+def _may(request: Meta | Fetch | Report | Peers | End, peer: Peer, local: JID, transfer: Transfer) -> bool:
     """Whether `request` is from the other side of `transfer`.
 
     Who knows the id of a transfer, which nobody can guess, may end it from another device of the same account too: the

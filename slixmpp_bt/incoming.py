@@ -105,7 +105,7 @@ class IncomingOffer:
         :param select: some of :attr:`files`, or a function that takes one and says whether it is wanted.
         :raises ConfigError: there is neither `dest` nor ``download_dir``.
         :raises PathError: `dest` is not a directory.
-        :raises ValueError: `select` chooses nothing, or what is not in the offer.
+        :raises ValueError: `select` chooses nothing, or what is not in the offer; `dest` is empty.
         :raises Expired: it has expired, was withdrawn or declined.
         :raises LimitExceeded: ``max_transfers`` are running.
         """
@@ -211,6 +211,8 @@ class IncomingOffer:
             self.transfer.feed(event, error)
 
     def _directory(self, dest: str | Path | None) -> Path:
+        if dest == "":
+            raise ValueError("dest is empty; for the working directory say '.'")
         directory = self._context.config.download_dir if dest is None else Path(dest).expanduser().absolute()
         if directory is None:
             raise ConfigError("accept() needs dest where no download_dir is configured")

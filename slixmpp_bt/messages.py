@@ -11,6 +11,8 @@ from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
 
+from slixmpp import JID
+
 from .constants import Mode, Route
 
 #: At most so many addresses a side (protocol section 4).
@@ -38,6 +40,12 @@ MAX_OFFERS = 16
 MAX_SHARES = 65_536
 #: The shortest and the longest pace of Reports, in seconds.
 MIN_REPORT, MAX_REPORT = 5, 86_400
+#: The unit in which a stream is asked for and verified, in bytes: BEP 52's block.
+BLOCK = 16 * 1024
+#: At most so many bytes are asked for in one Fetch.
+MAX_FETCH = 8 * 1024 * 1024
+#: At most so many ranges in one Fetch, and so many proxies named in it.
+MAX_RANGES, MAX_STREAMHOSTS = 512, 3
 #: The words of XEP-0166 section 7.4 for how something ended.
 REASONS = frozenset({
     "alternative-session", "busy", "cancel", "connectivity-error", "decline", "expired", "failed-application",
@@ -55,6 +63,15 @@ class Candidate:
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if self.address.version == 6 else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamHost:
+    """A proxy for bytestreams (XEP-0065 section 4): its JID, and the host and port where it listens."""
+
+    jid: JID
+    host: str
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +135,7 @@ class Accepted:
     :ivar peers: where other receivers of the offer listen.
     :ivar content: everything that was wanted, if it was small enough for `Accept.inline`.
     :ivar report: seconds between two Reports that the sender would like; None for none.
+    :ivar routes: the routes by which the sender can and may serve; None where it does not say.
     """
 
     id: str
@@ -127,6 +145,7 @@ class Accepted:
     share: Share | None = None
     content: bytes | None = None
     report: int | None = None
+    routes: frozenset[Route] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +165,38 @@ class MetaChunk:
     id: str
     offset: int
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Send me this over that stream.
+
+    The stream carries the blocks of the piece layers first, then those of the content, each in order, nothing else.
+
+    :ivar sid: the stream that the receiver lets the sender open.
+    :ivar kind: ``relay`` or ``in-band``.
+    :ivar layers: ranges of blocks, both ends included, of the piece layers in the order of their files.
+    :ivar blocks: ranges of blocks of the content: block ``b`` is in piece ``b // per_piece``, where a piece has
+        ``per_piece = piece_length // BLOCK`` of them, the last of each file being shorter.
+    :ivar hosts: proxies that the receiver found on its own server.
+    """
+
+    id: str
+    transfer: str
+    sid: str
+    kind: Route
+    blocks: tuple[tuple[int, int], ...] = ()
+    layers: tuple[tuple[int, int], ...] = ()
+    hosts: tuple[StreamHost, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fetching:
+    """The answer to Fetch: the stream will carry `length` bytes."""
+
+    id: str
+    transfer: str
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,5 +245,5 @@ class Done:
 
 
 Message = Offer | Withdraw
-Request = Accept | Meta | Peers | Report | End
-Reply = Accepted | MetaChunk | Done
+Request = Accept | Meta | Fetch | Peers | Report | End
+Reply = Accepted | MetaChunk | Fetching | Done

@@ -249,6 +249,11 @@ class Negotiation:
         """The public state."""
         return self.phase.state
 
+    @property
+    def ends(self) -> float:
+        """When it is over in any case (seconds since the epoch)."""
+        return self._ttl
+
     def feed(self, event: Event, now: float) -> tuple[Action, ...]:
         """Take `event` at `now` and return what is to be done, in order."""
         step = TABLE[self.role].get(self.phase, {}).get(event)

@@ -45,6 +45,13 @@ class Outbox:
     def __len__(self) -> int:
         return sum(map(len, self._letters.values()))
 
+    def take_over(self, other: Outbox) -> None:
+        """Go on with what `other`, which is closed, could not deliver."""
+        self._letters, other._letters = other._letters, {}
+        for letters in self._letters.values():
+            for letter in letters:
+                letter.sending = False
+
     def post(self, end: End, to: JID, *, sender: JID, until: float) -> None:
         """Send `end` now, and again with :meth:`retry` until it is answered or `until` (seconds since the epoch)."""
         if to.bare not in self._letters and len(self._letters) >= _MAX_ACCOUNTS:

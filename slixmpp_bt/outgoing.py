@@ -6,7 +6,7 @@ import asyncio
 import logging
 import mimetypes
 import secrets
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from weakref import WeakSet
@@ -14,15 +14,17 @@ from weakref import WeakSet
 from slixmpp import JID
 
 from . import addresses, policy
+from .announcement import Announcement
 from .constants import Mode, Route, State
 from .context import Context
 from .errors import BTError, Cancelled, Expired, NoRoute, ProtocolError, TransferError
 from .manifest import Made, make
-from .messages import Accept, Accepted, Candidate, End, Meta, MetaChunk, Offer, Withdraw
+from .messages import Accept, Accepted, Candidate, End, Fetch, Fetching, Meta, MetaChunk, Offer
 from .negotiation import Event, Negotiation, Phase, Role
+from .routing import INLINE_MAX
 from .seeding import Seeding
 from .sending import Sending
-from .transfer import Transfer, heard
+from .transfer import Transfer, heard, tellable
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ class OutgoingOffer:
 
     def __init__(
         self, context: Context, *, to: JID, local: JID, path: Path, mode: Mode, expires: datetime,
-        mtype: str = "chat", desc: str | None = None, single: bool = False,
+        mtype: str = "chat", desc: str | None = None, single: bool = False, targets: Sequence[JID] = (),
     ) -> None:  # fmt: skip
         self.id = secrets.token_urlsafe(12)
         self.to = to
@@ -55,8 +57,8 @@ class OutgoingOffer:
         self.expires = expires
         self.hashed = 0
         self.error: BTError | None = None
-        self.stanza_id: str | None = None
         self._context = context
+        self._announcement = Announcement(context.wire, targets or [to], local=local, mtype=mtype)
         self._mtype = mtype
         self._desc = desc
         self._size = 0
@@ -165,20 +167,37 @@ class OutgoingOffer:
 
     async def send(self) -> None:
         """Send the offer, as soon as there is a session."""
-        assert self._made is not None
-        manifest = self._made.manifest
-        await self._context.wire.online()
         try:
-            self.stanza_id = await self._context.wire.send(
-                Offer(
-                    id=self.id, mode=self.mode, expires=self.expires, name=self.name, size=manifest.size,
-                    info_hash=manifest.info_hash, info_length=len(manifest.info), info=manifest.info, desc=self._desc,
-                    media_type="inode/directory" if manifest.is_directory else mimetypes.guess_type(self.name)[0],
-                ),
-                self.to, sender=self.local, mtype=self._mtype,
-            )  # fmt: skip
+            await self._announcement.make(self._message())
         except BTError as error:
             self.fail(error)
+
+    def _message(self) -> Offer:
+        assert self._made is not None
+        manifest = self._made.manifest
+        return Offer(
+            id=self.id,
+            mode=self.mode,
+            expires=self.expires,
+            name=self.name,
+            size=manifest.size,
+            info_hash=manifest.info_hash,
+            info_length=len(manifest.info),
+            info=manifest.info,
+            desc=self._desc,
+            media_type="inode/directory" if manifest.is_directory else mimetypes.guess_type(self.name)[0],
+        )
+
+    def wants(self, device: JID) -> bool:
+        """Whether a device that is online belongs to the account that this is offered to, and was not told."""
+        if self._state is not State.OFFERED or self.single is not None or self.to.full != device.bare:
+            return False
+        return not self._announcement.reached(device)
+
+    async def send_to(self, device: JID) -> None:
+        """Offer it to a device that has come online, unless it has the offer."""
+        if self.wants(device):
+            await self._announcement.extend(self._message(), device)
 
     # receivers
 
@@ -196,25 +215,52 @@ class OutgoingOffer:
         if not message.routes:  # the manifest is all that is wanted for now
             receiver.transfer.feed(Event.ACCEPT)
             return Accepted(self.id, message.transfer)
-        own = await self._ready(receiver, message, source)
+        excluded = self.excluded(source)
+        able = frozenset(set(Route) - excluded.keys())
+        if self.has_bytes and not able:
+            words = "; ".join(sorted(set(excluded.values())))
+            receiver.transfer.feed(Event.FAIL, NoRoute(f"the sender cannot serve by any route: {words}", excluded))
+            raise _gone(receiver.transfer.error)
+        routes = able & message.routes
+        content = await self._content(message, routes)
+        receiver.swarms = content is None and Route.SWARM in routes and self.has_bytes
+        own = await self._ready(receiver, message)
         peers = self.seeding.known_peers(receiver)
         receiver.introduced |= frozenset(peers)
         self.seeding.changed()
         report = None if self.single is not None else _REPORT_PACE
-        return Accepted(self.id, message.transfer, own, peers, report=report)
+        return Accepted(self.id, message.transfer, own, peers, content=content, report=report, routes=able)
 
-    async def _ready(self, receiver: Sending, message: Accept, source: policy.Peer) -> tuple[Candidate, ...]:
+    def excluded(self, source: policy.Peer | None = None) -> dict[Route, str]:
+        """The routes by which this side does not serve (`source`), and why."""
+        config = self._context.config
+        excluded = dict.fromkeys(set(Route) - config.routes, "it is switched off in this side's configuration (routes)")
+        if self.mode not in self._context.backend.modes:
+            excluded[Route.SWARM] = "this side has no BitTorrent engine"
+        elif source is not None and not policy.reveals_address(source, config):
+            excluded[Route.SWARM] = "this side does not reveal its address (reveal_address)"
+        return excluded
+
+    async def _content(self, message: Accept, routes: frozenset[Route]) -> bytes | None:
+        """Everything that is wanted, if the answer has room for it."""
+        size = self.size_of(message.select)
+        if Route.INLINE not in routes or not 0 < size <= min(message.inline, INLINE_MAX):
+            return None
+        try:
+            await self.seeding.check_source()
+            return await self._receivers[message.transfer].serving.content(message.select)
+        except BTError as error:
+            self.fail(error)
+            return None
+
+    async def _ready(self, receiver: Sending, message: Accept) -> tuple[Candidate, ...]:
         """Be ready to serve `receiver`, and return where. Whatever happens meanwhile is told instead."""
         transfer = receiver.transfer
-        if self.has_bytes and not policy.reveals_address(source, self._context.config):
-            why = "the sender does not reveal its address"
-            transfer.feed(Event.FAIL, NoRoute(why, {Route.SWARM: why}))
-            raise _gone(transfer.error)
         try:
-            own = await self.seeding.own() if self.has_bytes else ()
+            own = await self.seeding.own() if receiver.swarms else ()
             receiver.candidates = addresses.acceptable(message.candidates, own)
             transfer.feed(Event.ACCEPT)
-            if receiver.active:
+            if receiver.active and receiver.swarms:
                 await self.seeding.open()
         except BTError as error:
             self.fail(error)
@@ -226,6 +272,25 @@ class OutgoingOffer:
             receiver.held = True
             raise ProtocolError("the sender has paused", "resource-constraint")
         return own
+
+    async def fetch(self, message: Fetch, peer: JID) -> Fetching:
+        """A receiver wants blocks over a stream.
+
+        :raises ProtocolError: the transfer is not the peer's, has ended or is paused, the route is not to be used, or
+            there are no such blocks.
+        """
+        receiver = self.receiver(message.transfer, peer)
+        if message.kind in self.excluded():
+            raise ProtocolError("the sender cannot or may not use this route", "not-allowed")
+        try:
+            await self.seeding.check_source()
+        except BTError as error:
+            self.fail(error)
+        if receiver.transfer.ended:
+            raise _gone(receiver.transfer.error, "the transfer has ended")
+        if not receiver.active:
+            raise ProtocolError("the sender has paused", "resource-constraint")
+        return receiver.serving.begin(message, peer, self.local)
 
     def meta(self, message: Meta, peer: JID) -> MetaChunk:
         """A part of the info dict.
@@ -274,10 +339,9 @@ class OutgoingOffer:
             self._declined(message, peer)
         self._changed()
 
-    def bounced(self, error: BTError) -> None:
-        """The offer's stanza came back."""
-        if self.state is State.OFFERED and not any(t.id for t in self.transfers):
-            self.stanza_id = None  # so nobody has it
+    def bounced(self, stanza_id: str, peer: JID, error: BTError) -> None:
+        """A stanza of ours came back; perhaps the offer's."""
+        if self._announcement.bounced(stanza_id, peer) and not any(t.id for t in self.transfers):
             self.fail(error)
 
     def _is_same(self, known: JID, peer: JID) -> bool:
@@ -354,6 +418,12 @@ class OutgoingOffer:
         return self._seeding
 
     @property
+    def made(self) -> Made:
+        """What is offered; there is one as soon as the offer is out."""
+        assert self._made is not None
+        return self._made
+
+    @property
     def prepared(self) -> bool:
         """Whether everything is hashed."""
         return self._made is not None
@@ -412,14 +482,8 @@ class OutgoingOffer:
 
     def tell_withdrawn(self) -> None:
         """Send a Withdraw to everybody who got the offer, if anybody did."""
-        if self.stanza_id is not None:
-            self._context.tasks.spawn(self._withdraw(), f"withdraw {self.id}")
-
-    async def _withdraw(self) -> None:
-        try:
-            await self._context.wire.send(Withdraw(self.id), self.to, sender=self.local, mtype=self._mtype)
-        except BTError as error:
-            log.warning("could not withdraw the offer of %r: %s", self.name, error)
+        if self._announcement.made:
+            self._context.tasks.spawn(self._announcement.withdraw(self.id), f"withdraw {self.id}")
 
     def _end(self, state: State, error: BTError | None) -> None:
         if self._state.terminal:
@@ -434,5 +498,5 @@ class OutgoingOffer:
         self._news = asyncio.Event()
 
 
-def _gone(error: BTError | None, otherwise: str = "") -> ProtocolError:
-    return ProtocolError(str(error or otherwise), "gone", getattr(error, "reason", "cancel"))
+def _gone(error: BTError | None, otherwise: str = "the offer has ended") -> ProtocolError:
+    return ProtocolError(tellable(error) or otherwise, "gone", getattr(error, "reason", "cancel"))

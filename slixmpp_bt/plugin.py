@@ -18,14 +18,14 @@ from slixmpp.xmlstream.matcher import MatchXPath, StanzaPath
 from slixmpp.xmlstream.stanzabase import StanzaBase
 
 from . import stanza
-from .arguments import Expires, parse_expires, parse_jid, parse_source
+from .arguments import Expires, parse_desc, parse_expires, parse_jid, parse_source
 from .backends import Backend, RateLimits
 from .config import Config
 from .connection import Connection
-from .constants import NS, Mode, Route
+from .constants import FEATURE_IN_BAND, FEATURE_RELAY, NS, Mode, Route
 from .context import Context
 from .directory import Directory
-from .errors import ConfigError, NotSupported, PeerGone, ProtocolError
+from .errors import ConfigError, LimitExceeded, NotSupported, PeerGone, ProtocolError
 from .exchange import Exchange
 from .incoming import IncomingOffer
 from .messages import Request, Withdraw
@@ -38,12 +38,12 @@ log = logging.getLogger(__name__)
 
 #: What this version can do; more is designed (docs/explanation/decisions).
 MODES = frozenset({Mode.PRIVATE})
-ROUTES = frozenset({Route.SWARM})
+ROUTES = frozenset(Route)
 #: A client that disconnects and does not begin to connect again within so many seconds has left.
 _GRACE = 5.0
 #: What takes effect only when the plugin starts.
 _FIXED = frozenset({"backend", "listen", "port_mapping", "state_dir", "instance"})
-_REQUESTS = ("set/bt_accept", "get/bt_meta", "set/bt_peers", "set/bt_report", "set/bt_end")
+_REQUESTS = ("set/bt_accept", "get/bt_meta", "set/bt_fetch", "set/bt_peers", "set/bt_report", "set/bt_end")
 
 #: Plugins that are closing: a task needs somebody who holds it, and a disabled plugin is held by nobody.
 _closing: set[asyncio.Task[None]] = set()
@@ -62,23 +62,23 @@ class XEP_BT(BasePlugin):
 
     name = "xep_bt"
     description = "slixmpp_bt: file transfer by BitTorrent"
-    dependencies: ClassVar[set[str]] = {"xep_0030", "xep_0115"}
+    dependencies: ClassVar[set[str]] = {"xep_0030", "xep_0047", "xep_0115"}
     stanza = stanza
 
     def __init__(self, xmpp: ClientXMPP | ComponentXMPP, config: Mapping[str, Any] | None = None) -> None:
         super().__init__(xmpp, config)
-        try:
-            self._config = _checked(Config.parse(config))
-        except Exception:
-            # slixmpp has marked the plugin as enabled already, and would ignore a corrected registration.
-            xmpp.plugin._enabled.discard(self.name)  # type: ignore[attr-defined]
-            raise
         self._directory = Directory(xmpp)
         self._guard: asyncio.Task[None] | None = None
         self._leaving: asyncio.TimerHandle | None = None
         self._announced: set[JID] = set()
         self._ended = False
-        self._build()
+        try:
+            self._config = _checked(Config.parse(config))
+            self._build()
+        except Exception:
+            # slixmpp has marked the plugin as enabled already, and would ignore a corrected registration.
+            xmpp.plugin._enabled.discard(self.name)  # type: ignore[attr-defined]
+            raise
 
     # slixmpp's own life cycle
 
@@ -115,7 +115,7 @@ class XEP_BT(BasePlugin):
         for event, function in self._events():
             self.xmpp.del_event_handler(event, function)
         for jid in self._announced:
-            self.xmpp.plugin["xep_0030"].del_feature(jid=jid, feature=NS)
+            self._conceal(jid, self._features())
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -130,6 +130,7 @@ class XEP_BT(BasePlugin):
             ("disconnected", self._disconnected),
             ("message_error", self._handle_error),
             ("got_online", self._got_online),
+            ("presence_available", self._device_available),
         )
 
     async def _finish(self) -> None:
@@ -148,7 +149,7 @@ class XEP_BT(BasePlugin):
         offers nothing.
 
         A bare JID means the visible device of highest priority that supports this; while none is visible the offer
-        goes to the account and waits.
+        goes to the account and waits. While this side is not connected, the offer waits for that, too.
 
         :param desc: words about it.
         :param mode: by default as configured.
@@ -161,7 +162,9 @@ class XEP_BT(BasePlugin):
         :raises ValueError: an argument makes no sense.
         """
         to, local, source, how, until = await self._arguments(jid, path, mode, expires, ifrom)
-        to = await self._directory.resolve(to, local)
+        desc = parse_desc(desc)
+        if self._connection.is_online:
+            to = await self._directory.resolve(to, local)
         offer = self._exchange.offer(to=to, local=local, path=source, mode=how, expires=until, desc=desc, single=True)
         assert offer.single is not None
         return offer.single
@@ -172,17 +175,26 @@ class XEP_BT(BasePlugin):
         ifrom: JID | str | None = None,
     ) -> OutgoingOffer:  # fmt: skip
         """Offer a file or directory to all devices of an account (a bare JID) or to one device (a full JID). Returns
-        at once; cancelling the call offers nothing. For the other parameters and errors see :meth:`send_file`.
+        within one round trip; cancelling the call offers nothing. For the other parameters and errors see
+        :meth:`send_file`.
+
+        Every device that is visible and supports this is told, and those that come online while the offer lasts; while
+        none is visible the offer goes to the account and waits.
 
         :param mtype: the type of the message; ``chat`` or ``normal``.
-        :raises NotSupported: rooms (``groupchat``) and `delegate` are not there yet.
+        :raises NotSupported: the account's devices are visible and none supports this; rooms (``groupchat``) and
+            `delegate` are not there yet.
         """
         if mtype == "groupchat" or delegate:
             raise NotSupported("offers in rooms, and delegated ones, are not part of this version")
         if mtype not in ("chat", "normal"):
             raise ValueError(f"mtype must be 'chat' or 'normal', not {mtype!r}")
-        bare, local, source, how, until = await self._arguments(to, path, mode, expires, ifrom)
-        return self._exchange.offer(to=bare, local=local, path=source, mode=how, expires=until, mtype=mtype, desc=desc)
+        jid, local, source, how, until = await self._arguments(to, path, mode, expires, ifrom)
+        desc = parse_desc(desc)
+        targets = await self._directory.audience(jid, local)
+        return self._exchange.offer(
+            to=jid, local=local, path=source, mode=how, expires=until, mtype=mtype, desc=desc, targets=targets
+        )
 
     async def publish(
         self, path: str | Path, *, node: str | None = None, access: str = "presence", desc: str | None = None,
@@ -235,7 +247,13 @@ class XEP_BT(BasePlugin):
         for key in sorted(_FIXED & set(changes)):
             if getattr(new, key) != getattr(self._config, key):
                 raise ConfigError(f"{key} cannot be changed while the plugin runs: disable it and register it again")
-        self._config = self._context.config = new
+        before, self._config = self._features(), new
+        self._context.config = new
+        if before != self._features():
+            announced, self._announced = self._announced, set()
+            for jid in announced:
+                self._conceal(jid, before)
+                self._announce(jid)
         self._context.tasks.spawn(self._backend.set_limits(_rates(new)), "set limits")
 
     @property
@@ -255,6 +273,7 @@ class XEP_BT(BasePlugin):
         await self._exchange.aclose()
         await self._context.tasks.aclose()
         await self._backend.aclose()
+        self._connection.close()
 
     # inside
 
@@ -285,24 +304,42 @@ class XEP_BT(BasePlugin):
         how = self._config.mode if mode is None else Mode(mode)
         if how not in MODES:
             raise NotSupported(f"the mode {how!s} is not part of this version")
+        if to == local:
+            raise ValueError(f"{to} is this very device")
         until = parse_expires(expires, self._config.limits.offer_ttl)
         source = await asyncio.to_thread(parse_source, path)
         self._announce(local)
         return to, local, source, how, until
 
     def _local(self, ifrom: JID | str | None) -> JID:
-        if ifrom is not None and isinstance(self.xmpp, ComponentXMPP):
-            return parse_jid(ifrom)
-        return JID(self.xmpp.boundjid)
+        own = JID(self.xmpp.boundjid)
+        if ifrom is None:
+            return own
+        local = parse_jid(ifrom)
+        domain = own.domain
+        if not isinstance(self.xmpp, ComponentXMPP) or not f".{local.domain}".endswith(f".{domain}"):
+            # A server ends the stream of who speaks as somebody else.
+            raise ValueError(f"ifrom: {local} is not a name that {own} may speak as")
+        return local
 
     def _announce(self, jid: JID) -> None:
         """Show the feature in disco and caps for `jid`."""
         if jid in self._announced and isinstance(self.xmpp, ComponentXMPP):
             return
         self._announced.add(jid)
-        self.xmpp.plugin["xep_0030"].add_feature(NS, jid=jid)
+        for feature in self._features():
+            self.xmpp.plugin["xep_0030"].add_feature(feature, jid=jid)
         if not isinstance(self.xmpp, ComponentXMPP):
             self._context.tasks.spawn(self._update_caps(), "update caps")
+
+    def _conceal(self, jid: JID, features: list[str]) -> None:
+        for feature in features:
+            self.xmpp.plugin["xep_0030"].del_feature(jid=jid, feature=feature)
+
+    def _features(self) -> list[str]:
+        """What this side really can."""
+        routes = {Route.RELAY: FEATURE_RELAY, Route.IN_BAND: FEATURE_IN_BAND}
+        return [NS, *(feature for route, feature in routes.items() if route in self._config.routes)]
 
     async def _update_caps(self) -> None:
         # Presence is the application's to begin; what it has sent is sent again, with the new caps.
@@ -322,7 +359,9 @@ class XEP_BT(BasePlugin):
             self._leaving.cancel()
             self._leaving = None
         if self._ended:
+            unsaid = self._context.outbox
             self._build()
+            self._context.outbox.take_over(unsaid)
         if self._guard is None or self._guard.done():
             self._guard = asyncio.get_running_loop().create_task(self._keep(), name="slixmpp_bt guard")
         self._connection.session_started()
@@ -350,6 +389,17 @@ class XEP_BT(BasePlugin):
 
     def _got_online(self, presence: Presence) -> None:
         self._exchange.contact(presence["from"])
+
+    def _device_available(self, presence: Presence) -> None:
+        device = presence["from"]
+        if not self._ended and self._exchange.offers_for(device):
+            self._context.tasks.spawn(self._offer_to(device, JID(presence["to"])), f"offer to {device}")
+
+    async def _offer_to(self, device: JID, local: JID) -> None:
+        """Own offers to the whole account reach the device that has just come online, too."""
+        if await self._directory.supports(device, local):
+            for offer in self._exchange.offers_for(device):
+                await offer.send_to(device)
 
     def _handle_message(self, message: StanzaBase) -> None:
         try:
@@ -381,7 +431,11 @@ class XEP_BT(BasePlugin):
         payload = stanza.payload(reply)
         if payload is not None:
             answer.append(payload)
-        stanza.within_budget(answer)
+        try:
+            stanza.within_budget(answer)
+        except LimitExceeded as error:
+            log.error("an answer to %s was not sent: %s", iq["from"], error)
+            raise stanza.error(ProtocolError("the answer does not fit a stanza", "internal-server-error")) from None
         answer.send()
 
     def _handle_error(self, message: Message) -> None:
@@ -401,8 +455,6 @@ def get_plugin(xmpp: BaseXMPP) -> XEP_BT:
 def _checked(config: Config) -> Config:
     if config.mode not in MODES:
         raise NotSupported(f"the mode {config.mode!s} is not part of this version")
-    if not config.routes & ROUTES:
-        raise NotSupported(f"of the routes only {', '.join(ROUTES)} is part of this version")
     return config
 
 
@@ -414,7 +466,13 @@ def _backend(config: Config) -> Backend:
         factory = import_module(".backends.plain", __package__).PlainBackend
     else:
         factory = import_module(".backends.libtorrent", __package__).LibtorrentBackend
-    return factory(config.listen, _rates(config), port_mapping=config.port_mapping)
+    try:
+        backend = factory(config.listen, _rates(config), port_mapping=config.port_mapping)
+    except TypeError as error:
+        raise ConfigError(f"backend: {config.backend!r} does not make a backend: {error}") from error
+    if not isinstance(backend, Backend):
+        raise ConfigError(f"backend: {config.backend!r} made {backend!r}, which is no slixmpp_bt.backends.Backend")
+    return backend
 
 
 def _rates(config: Config) -> RateLimits:

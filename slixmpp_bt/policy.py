@@ -14,7 +14,7 @@ from slixmpp import JID
 from .config import Config, Limits
 from .errors import Declined, LimitExceeded, TransferError
 from .manifest import Manifest
-from .messages import End, Meta, Offer, Peers, Report, Request
+from .messages import End, Fetch, Meta, Offer, Peers, Report, Request
 
 #: So many devices of one account may fetch one offer.
 MAX_DEVICES = 8
@@ -99,6 +99,13 @@ def decide(offer: Offer, peer: Peer, config: Config, counts: Counts, manifest: M
     return Verdict("consult")
 
 
+def may_be_told(peer: Peer, config: Config) -> bool:
+    """Whether `peer` may hear why its offer is declined: it can know that this side is there, or would be accepted if
+    it kept to the limits. A stranger learns nothing."""
+    rule = config.auto_accept
+    return peer.may_know or rule is True or (isinstance(rule, frozenset) and peer.account in rule)
+
+
 def limits_exceeded(
     offer: Offer, manifest: Manifest | None, limits: Limits, counts: Counts = Counts()
 ) -> LimitExceeded | None:
@@ -152,8 +159,8 @@ class Agreement:
 def may(request: Request, peer: JID, own: JID, agreement: Agreement | None) -> bool:
     """Whether `peer` may send `request` to `own`: only between the two of a current accept, and in its direction.
 
-    Meta, Report and the End that says ``complete`` go from receiver to sender, Peers from sender to receiver, any
-    other End both ways. An Accept, and an End that declines an offer nobody accepted, are for :func:`invited`.
+    Meta, Fetch, Report and the End that says ``complete`` go from receiver to sender, Peers from sender to receiver,
+    any other End both ways. An Accept, and an End that declines an offer nobody accepted, are for :func:`invited`.
 
     :param agreement: the one with the request's transfer id; None if there is none.
     """
@@ -164,7 +171,7 @@ def may(request: Request, peer: JID, own: JID, agreement: Agreement | None) -> b
     from_receiver = (peer, own) == (agreement.receiver, agreement.sender)
     from_sender = (peer, own) == (agreement.sender, agreement.receiver)
     match request:
-        case Meta() | Report() | End(kind="complete"):
+        case Meta() | Fetch() | Report() | End(kind="complete"):
             return from_receiver
         case Peers():
             return from_sender

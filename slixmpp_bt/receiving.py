@@ -13,15 +13,9 @@ from . import addresses, policy
 from .backends import Admission, Download, Finished, PeerRefused, Seed, StorageFailed
 from .constants import Route, State
 from .context import Context
-from .errors import (
-    BackendClosed,
-    BTError,
-    LimitExceeded,
-    NoRoute,
-    PeerGone,
-    ProtocolError,
-    StorageError,
-)
+from .errors import BackendClosed, BTError, Cancelled, LimitExceeded, PeerGone, ProtocolError, StorageError
+from .fetching import Fetcher
+from .manifest import Manifest
 from .messages import (
     MAX_CANDIDATES,
     MAX_META_CHUNK,
@@ -40,8 +34,10 @@ from .messages import (
 from .negotiation import Action, Event
 from .outbox import NOT_NOW
 from .progress import Progress
+from .router import Router
+from .routing import INLINE_MAX
 from .storage import Landing
-from .transfer import Side, heard
+from .transfer import Side, heard, tellable
 
 if TYPE_CHECKING:
     from .incoming import IncomingOffer, Select
@@ -50,6 +46,9 @@ log = logging.getLogger(__name__)
 
 #: So many addresses are dialled for one download.
 _MAX_KNOWN = 512
+
+
+_NOT_THERE = {Route.SWARM: "the sender has no BitTorrent engine, or does not reveal its address"}
 
 
 class _NotNow(Exception):
@@ -78,10 +77,13 @@ class Receiving(Side):
         self._download: Download | None = None
         self._seed: Seed | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._router: Router | None = None
         self._answer: Accepted | None = None
+        self._routes_left_out: dict[Route, str] = {}
         self._known: set[Candidate] = set()
         self._reporter: asyncio.Task[None] | None = None
         self._published: Path | None = None
+        self._inline = 0
         self._last = Progress(total=offer.size)
         self._why_not = "the sender has not answered yet"
 
@@ -94,20 +96,31 @@ class Receiving(Side):
         elif action is Action.DIAL:
             await self._dial()
         elif action is Action.HOLD and self._download is not None:
+            if self._router is not None:
+                await self._router.stop()
             await self._download.pause()
         elif action is Action.PUBLISH:
             await self._publish()
 
     def measure(self) -> Progress:
-        """What is verified."""
+        """What is verified, and what a stream has brought of a piece."""
         if self._download is not None:
             with suppress(BackendClosed):
                 status = self._download.status()
+                streamed, part = self._streamed()
                 # What could not be stored is fetched again, but a user's bar does not run backwards.
-                verified = max(status.verified, self._last.transferred)
-                routes = {Route.SWARM: verified} if verified else {}
-                self._last = Progress(verified, self._total(), routes=routes, peers=status.peers)
+                had = max(min(status.verified + part, self._total()), self._last.transferred)
+                routes = {**streamed, Route.SWARM: status.verified - sum(streamed.values())}
+                routes = {route: count for route, count in routes.items() if count > 0}
+                self._last = Progress(had, self._total(), routes=routes, peers=status.peers)
         return replace(self._last, peers=0) if self.transfer.ended else self._last
+
+    def _streamed(self) -> tuple[dict[Route, int], int]:
+        """Bytes stored by the streams, and those of pieces that are not complete."""
+        if self._inline:
+            return {Route.INLINE: self._inline}, 0
+        fetcher = self._router.fetcher if self._router is not None else None
+        return (fetcher.stored, fetcher.under_way) if fetcher is not None else ({}, 0)
 
     def tell(self, state: State, error: BTError | None) -> None:
         """Complete, or why not."""
@@ -117,7 +130,7 @@ class Receiving(Side):
             "complete" if state is State.COMPLETE else "cancel",
             reason,
             transfer=self.transfer.id,
-            text=None if state is State.COMPLETE else str(error),
+            text=tellable(error),
             seeding=self._context.config.seed_after if self._seed is not None else None,
         )
         until = self._context.now() + self._context.config.limits.transfer_ttl
@@ -127,6 +140,8 @@ class Receiving(Side):
         """Close the download; part files go, a published file stays."""
         if self._opening is not None:
             await asyncio.wait([self._opening])
+        if self._router is not None:
+            await self._router.stop()
         for task in (self._watcher, self._reporter):
             if task is not None:
                 task.cancel()
@@ -146,12 +161,12 @@ class Receiving(Side):
         return self._published
 
     def diagnosis(self) -> dict[Route, str]:
-        """Why no bytes come by the swarm."""
-        if self.transfer.state is State.RUNNING:
-            return {}
+        """Why each route is not in use."""
         if self.transfer.state is State.PAUSED:
-            return {Route.SWARM: "paused on this side"}
-        return {Route.SWARM: self._why_not}
+            return dict.fromkeys(Route, "paused on this side")
+        if self._router is None or self.transfer.state is State.PREPARING:
+            return dict.fromkeys(Route, self._why_not)
+        return self._router.diagnosis()
 
     # what comes from the sender
 
@@ -167,10 +182,12 @@ class Receiving(Side):
             self._known.difference_update(message.left)
             self._add(addresses.acceptable(message.joined, own, most=MAX_PEERS))
         senders = set(self._answer.candidates) if self._answer is not None else set()
-        if senders & set(message.left):
-            self._why_not = "the sender has stopped serving for now"
-        elif senders & set(message.joined):
-            self._why_not = "dialling the sender"
+        if self._router is not None and senders & set(message.left):
+            self._set_why_not("the sender has stopped serving for now")
+            await self._router.stop()
+        elif self._router is not None and (senders & set(message.joined) or not (message.joined or message.left)):
+            self._set_why_not("dialling the sender")
+            self._router.start(self._routes_left_out)
 
     # contact
 
@@ -185,7 +202,7 @@ class Receiving(Side):
                 raise failure
             answer = await self._ask(await self._accept())
         except _NotNow as why:
-            self._why_not = str(why)
+            self._set_why_not(str(why))
             self.transfer.feed(Event.NOT_HERE)
         except _Over as why:
             self.transfer.feed(*heard("cancel", why.reason, f"the sender has ended the offer: {why}"))
@@ -193,14 +210,27 @@ class Receiving(Side):
             self._answer = cast(Accepted, answer)
             self.transfer.feed(Event.ACCEPTED)
 
+    def _set_why_not(self, why: str) -> None:
+        self._why_not = why
+        if self._router is not None:
+            self._router.why_not = why
+
     async def _accept(self) -> Accept:
         assert self.transfer.id is not None
-        own: tuple[Candidate, ...] = ()
-        if self._download is not None:
-            self._check_swarm()
-            own = await self._own()
-        routes = frozenset({Route.SWARM}) & self._context.config.routes
-        return Accept(self._offer.id, self.transfer.id, own, routes, self._wanted)
+        routes = frozenset(set(Route) - self._excluded().keys())
+        inline = INLINE_MAX if Route.INLINE in routes and 0 < self._total() <= INLINE_MAX else 0
+        own = await self._own() if self._download is not None and Route.SWARM in routes else ()
+        return Accept(self._offer.id, self.transfer.id, own, routes, self._wanted, inline)
+
+    def _excluded(self) -> dict[Route, str]:
+        """The routes that this side leaves out, and why."""
+        config = self._context.config
+        excluded = dict.fromkeys(set(Route) - config.routes, "it is switched off in this side's configuration (routes)")
+        if self._offer.mode not in self._context.backend.modes:
+            excluded[Route.SWARM] = "this side has no BitTorrent engine"
+        elif not policy.reveals_address(self._offer.source, config):
+            excluded[Route.SWARM] = "this side does not reveal its address (reveal_address)"
+        return excluded
 
     async def _own(self) -> tuple[Candidate, ...]:
         listening = await self._context.backend.candidates(self._offer.mode)
@@ -242,11 +272,12 @@ class Receiving(Side):
     async def _open(self) -> None:
         manifest = self._offer.manifest
         assert manifest is not None
-        self._wanted = self._offer.chosen(self._select)
+        try:
+            self._wanted = self._offer.chosen(self._select)
+        except ValueError as error:  # a list of files that came late, of which a function chose nothing
+            raise Cancelled(str(error)) from None
         self._last = Progress(total=self._total())
         has_bytes = bool(manifest.pieces_of(self._wanted))
-        if has_bytes:
-            self._check_swarm()
         assert self.transfer.id is not None
         self._landing = await asyncio.to_thread(Landing.plan, self._dest, manifest, self._wanted, self.transfer.id)
         await self._landing.prepare(self._context.config.limits.min_free_space)
@@ -255,15 +286,27 @@ class Receiving(Side):
                 manifest, self._landing.parts, Admission(self._offer.mode), select=self._wanted
             )
             self._watcher = self._context.tasks.spawn(self._watch(self._download), f"watch {self.transfer.id}")
+            self._router = self._new_router(manifest, self._download)
 
-    def _check_swarm(self) -> None:
-        if self._offer.mode not in self._context.backend.modes:
-            why = "this side has no BitTorrent engine"
-        elif not policy.reveals_address(self._offer.source, self._context.config):
-            why = "this side does not reveal its address (reveal_address)"
-        else:
-            return
-        raise NoRoute(f"no way to the sender: {why}", {Route.SWARM: why})
+    def _new_router(self, manifest: Manifest, download: Download) -> Router:
+        assert self.transfer.id is not None
+        fetcher = Fetcher(
+            self._context, manifest, download, manifest.pieces_of(self._wanted),
+            offer=self._offer.id, transfer=self.transfer.id, peer=lambda: self.transfer.peer,
+            local=self._offer.local, moved=self.transfer.touch,
+        )  # fmt: skip
+        return Router(
+            self._context, download, fetcher,
+            fail=self._fail, over=self._is_over,
+            left=lambda: self._total() - self.measure().transferred,
+            time_left=lambda: self.transfer.time_left,
+        )  # fmt: skip
+
+    def _fail(self, error: BTError) -> None:
+        self.transfer.feed(Event.FAIL, error)
+
+    def _is_over(self, error: ProtocolError) -> None:
+        self.transfer.feed(*heard("cancel", error.reason or "cancel", f"the sender has ended the offer: {error}"))
 
     def _total(self) -> int:
         manifest = self._offer.manifest
@@ -276,20 +319,53 @@ class Receiving(Side):
     async def _dial(self) -> None:
         answer = self._answer
         assert answer is not None
-        if self._download is None:
+        if self._download is None or self._router is None:
             self.transfer.feed(Event.HAVE_ALL)
             return
+        if answer.content is not None and await self._take_content(answer.content):
+            return
+        excluded = self._excluded()
+        for route in set(Route) - (answer.routes or set(Route)) - excluded.keys():
+            excluded[route] = _NOT_THERE.get(route, "the sender does not use it")
+        if Route.SWARM not in excluded and (why := await self._dial_swarm(answer)) is not None:
+            excluded[Route.SWARM] = why
+        self._routes_left_out = excluded
+        self._router.start(excluded)
+        if answer.report is not None and self._reporter is None:
+            self._reporter = self._context.tasks.spawn(self._report(answer.report), f"report {self.transfer.id}")
+
+    async def _dial_swarm(self, answer: Accepted) -> str | None:
+        """Dial whom the sender named. Returns why nobody can be dialled."""
         own = await self._own()
         theirs = addresses.acceptable((*answer.candidates, *answer.peers), own, most=MAX_CANDIDATES + MAX_PEERS)
         # A sender without an address can still dial this side.
         if not theirs and (answer.candidates or not own):
-            why = addresses.explain(own, answer.candidates) or "the sender offers no address that may be dialled"
-            raise NoRoute(f"no way to the sender: {why}", {Route.SWARM: why})
-        self._why_not = addresses.explain(own, theirs) or "dialling the sender"
+            return addresses.explain(own, answer.candidates) or "the sender offers no address that may be dialled"
+        self._set_why_not(addresses.explain(own, theirs) or "dialling the sender")
         self._add(theirs)
+        assert self._download is not None
         await self._download.resume()
-        if answer.report is not None and self._reporter is None:
-            self._reporter = self._context.tasks.spawn(self._report(answer.report), f"report {self.transfer.id}")
+        return None
+
+    async def _take_content(self, content: bytes) -> bool:
+        """Store what came inside the answer; False if it is not what was offered."""
+        manifest, download = self._offer.manifest, self._download
+        assert manifest is not None
+        assert download is not None
+        pieces = sorted(manifest.pieces_of(self._wanted))
+        sizes = [manifest.piece_size(piece) for piece in pieces]
+        if len(content) != sum(sizes):
+            log.warning("%s: what came with the answer is not what was offered", self.transfer)
+            return False
+        start = 0
+        for piece, size in zip(pieces, sizes, strict=True):
+            data, start = content[start : start + size], start + size
+            if not manifest.verify(piece, data):
+                log.warning("%s: what came with the answer is not what was offered", self.transfer)
+                return False
+            await download.write(piece, data)
+        self._inline = len(content)
+        return True
 
     def _add(self, candidates: tuple[Candidate, ...]) -> None:
         """Dial these, as far as there is room: who offers could name addresses without end."""
@@ -305,7 +381,7 @@ class Receiving(Side):
             elif isinstance(event, StorageFailed):
                 self.transfer.feed(Event.FAIL, event.error)
             elif isinstance(event, PeerRefused) and self._is_senders(event.candidate):
-                self._why_not = f"the sender's address does not answer: {event.reason}"
+                self._set_why_not(f"the sender's address does not answer: {event.reason}")
 
     def _is_senders(self, candidate: Candidate) -> bool:
         return self._answer is not None and candidate in self._answer.candidates
@@ -328,6 +404,8 @@ class Receiving(Side):
         if download is not None and not await download.finished():
             raise StorageError("not everything that arrived could be stored")
         self.measure()
+        if self._router is not None:
+            await self._router.stop()
         seeding = download is not None and self._context.config.seed_after > 0
         if download is not None and (not seeding or not landing.linkable):
             # Where there are no hard links the files are moved, so the engine has to let go of them first.

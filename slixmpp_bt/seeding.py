@@ -12,9 +12,9 @@ from ipaddress import IPv4Address, IPv6Address
 
 from . import addresses
 from .backends import Admission, PeerConnected, PeerRefused, Seed, StorageFailed
-from .constants import Mode, Route
+from .constants import Mode
 from .context import Context
-from .errors import BTError, NoRoute, SourceChanged
+from .errors import BTError, SourceChanged
 from .manifest import Made
 from .messages import MAX_PEERS, Candidate
 from .sending import Sending
@@ -62,16 +62,12 @@ class Seeding:
         """The open seed; None if there are no bytes to serve.
 
         :raises SourceChanged: the source is not what it was when it was offered.
-        :raises NoRoute: this backend has no swarm of the offer's mode.
         :raises BTError: the backend cannot open it.
         """
         async with self._lock:
             await self.check_source()
             if not self._made.manifest.piece_count:
                 return None
-            if self._mode not in self._context.backend.modes:
-                why = "the sender has no BitTorrent engine"
-                raise NoRoute(why, {Route.SWARM: why})
             if self._seed is None:
                 self._seed = await self._context.backend.open_seed(
                     self._made.manifest, self._made.paths, Admission(self._mode)
@@ -105,15 +101,15 @@ class Seeding:
 
     async def serve(self, receiver: Sending) -> None:
         """Let `receiver` have the pieces."""
+        own: tuple[Candidate, ...] = ()
         try:
-            if (seed := await self.open()) is None:
-                return
-            own = await self.own()
+            if receiver.swarms and (seed := await self.open()) is not None:
+                own = await self.own()
+                seed.add_candidates(receiver.candidates)
+                await seed.resume()
         except BTError as error:
             self._fail(error)
             return
-        seed.add_candidates(receiver.candidates)
-        await seed.resume()
         if receiver.held:
             receiver.held = False
             self._context.tasks.spawn(receiver.send_peers(joined=own), f"resume {receiver.transfer.id}")
@@ -123,7 +119,7 @@ class Seeding:
         receiver.held = True
         closed = await self.close_if_idle()
         try:
-            own = await self.own()
+            own = await self.own() if receiver.swarms else ()
         except BTError as error:
             self._fail(error)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,8 @@ from .errors import BTError
 from .messages import Candidate, End, Peers, Report
 from .negotiation import Action
 from .progress import Progress
-from .transfer import Side
+from .serving import Serving
+from .transfer import Side, tellable
 
 if TYPE_CHECKING:
     from .outgoing import OutgoingOffer
@@ -26,6 +28,7 @@ class Sending(Side):
     :ivar candidates: where the receiver listens.
     :ivar introduced: the other receivers' candidates that this one was told.
     :ivar held: whether this side has paused it.
+    :ivar swarms: whether the receiver is served by the swarm, too.
     :ivar stays_until: until when the receiver goes on serving others after its end (seconds since the epoch).
     """
 
@@ -34,6 +37,8 @@ class Sending(Side):
         self.introduced: frozenset[Candidate] = frozenset()
         self.held = False
         self.stays_until = 0.0
+        self.swarms = False
+        self._serving: Serving | None = None
         self._context = context
         self._offer = offer
         self._sent_before = offer.uploaded()
@@ -55,6 +60,13 @@ class Sending(Side):
         """The receiver wants these files; None for all."""
         self._select = select
 
+    @property
+    def serving(self) -> Serving:
+        """What goes to the receiver by other routes than the swarm."""
+        if self._serving is None:
+            self._serving = Serving(self._context, self._offer.made, self.transfer.touch)
+        return self._serving
+
     async def do(self, action: Action) -> None:
         """Do what the table asks for."""
         if action is Action.OFFER:
@@ -62,6 +74,7 @@ class Sending(Side):
         elif action is Action.SERVE:
             await self._offer.seeding.serve(self)
         elif action is Action.HOLD:
+            await self.serving.stop()
             await self._offer.seeding.hold(self)
 
     def measure(self) -> Progress:
@@ -69,25 +82,28 @@ class Sending(Side):
         total = self._offer.size_of(self._select)
         if not self._offer.prepared:
             return Progress(self._offer.hashed, total)
+        streamed = self._serving.sent if self._serving is not None else {}
         if self.transfer.complete:
             had = total
         elif self._reported is not None:
             had = self._reported.had
         else:
-            had = self._offer.uploaded() - self._sent_before
+            had = self._offer.uploaded() - self._sent_before + sum(streamed.values())
         had = max(min(had, total), self._last.transferred)
         peers = 0 if self.transfer.ended else self._offer.peers()
-        self._last = Progress(had, total, routes=self._routes(had), peers=peers)
+        self._last = Progress(had, total, routes=self._routes(had, streamed), peers=peers)
         return self._last
 
-    def _routes(self, had: int) -> dict[Route, int]:
-        """By the other routes came what the receiver says, within reason; by the swarm the rest."""
+    def _routes(self, had: int, streamed: Mapping[Route, int]) -> dict[Route, int]:
+        """By the other routes came what the receiver says, or what was sent, within reason; by the swarm the rest."""
+        reported = self._reported.routes if self._reported is not None else ()
+        others = dict(streamed)
+        others.update((route, count) for route, count in reported if route is not Route.SWARM)
         routes: dict[Route, int] = {}
         left = had
-        for route, count in self._reported.routes if self._reported is not None else ():
-            if route is not Route.SWARM:
-                routes[route] = min(count, left)
-                left -= routes[route]
+        for route, count in others.items():
+            routes[route] = min(count, left)
+            left -= routes[route]
         routes[Route.SWARM] = left
         return {route: count for route, count in routes.items() if count}
 
@@ -117,13 +133,15 @@ class Sending(Side):
             "cancel",
             getattr(error, "reason", "general-error"),
             transfer=self.transfer.id,
-            text=str(error) if error else None,
+            text=tellable(error),
         )
         until = self._context.now() + self._context.config.limits.transfer_ttl
         self._context.outbox.post(end, self.transfer.peer, sender=self._offer.local, until=until)
 
     async def release(self) -> None:
         """Nobody is served by this transfer any more."""
+        if self._serving is not None:
+            await self._serving.stop()
         await self._offer.leave(self)
 
     def path(self) -> Path | None:
@@ -131,14 +149,15 @@ class Sending(Side):
         return self._offer.path
 
     def diagnosis(self) -> dict[Route, str]:
-        """Why no bytes go by the swarm."""
+        """Why nothing goes by a route, as far as this side can tell: the receiver chooses."""
         state = self.transfer.state
-        if state is State.RUNNING:
-            return {}
         if state is State.PREPARING:
-            return {Route.SWARM: "the file is still being hashed"}
+            return dict.fromkeys(Route, "the file is still being hashed")
         if state is State.OFFERED:
-            return {Route.SWARM: "the receiver has not accepted yet"}
+            return dict.fromkeys(Route, "the receiver has not accepted yet")
         if state is State.PAUSED:
-            return {Route.SWARM: "paused on this side"}
-        return {Route.SWARM: self._offer.why_not or "waiting for the receiver to connect"}
+            return dict.fromkeys(Route, "paused on this side")
+        reasons = self._offer.excluded() | (self._serving.why_not if self._serving is not None else {})
+        if state is not State.RUNNING and Route.SWARM not in reasons:
+            reasons[Route.SWARM] = self._offer.why_not or "waiting for the receiver to connect"
+        return reasons

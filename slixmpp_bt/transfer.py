@@ -19,7 +19,20 @@ from slixmpp import JID
 
 from .constants import Route, State
 from .context import Context
-from .errors import BY_REASON, BTError, Cancelled, Declined, Expired, NoRoute, TransferError
+from .errors import (
+    BY_REASON,
+    BTError,
+    Cancelled,
+    Declined,
+    Expired,
+    IntegrityError,
+    LimitExceeded,
+    NoRoute,
+    PeerGone,
+    SourceChanged,
+    StorageError,
+    TransferError,
+)
 from .negotiation import Action, Event, Negotiation
 from .progress import PER_SECOND, Meter, Progress
 
@@ -56,6 +69,16 @@ def heard(kind: str, reason: str, text: str | None = None) -> tuple[Event, Trans
         return Event.PEER_CANCEL, Cancelled(words)
     error = NoRoute(words, {Route.SWARM: words}) if cause is NoRoute else cause(words)
     return (Event.PEER_EXPIRED if isinstance(error, Expired) else Event.PEER_FAIL), error
+
+
+def tellable(error: BTError | None) -> str | None:
+    """What the other side may read of why it ended: nothing of this side's paths and disks."""
+    if isinstance(error, SourceChanged):
+        return "the source was changed, moved or deleted after it was offered"
+    if isinstance(error, StorageError):
+        return "it cannot be read or stored on this side"
+    harmless = (Cancelled, Declined, Expired, IntegrityError, LimitExceeded, NoRoute, PeerGone)
+    return str(error) if isinstance(error, harmless) else None
 
 
 class Side(ABC):
@@ -269,6 +292,11 @@ class Transfer:
         if self._releasing is not None and self._releasing.cancelled():
             await self._side.release()
 
+    @property
+    def time_left(self) -> float:
+        """Seconds until it has to be over."""
+        return self._negotiation.ends - self._context.now()
+
     def touch(self) -> None:
         """There are new counts: take a sample as soon as it is due."""
         if self._sampler is None and not self.ended:
@@ -348,6 +376,8 @@ class Transfer:
                 self._worker.cancel()
                 await asyncio.wait([self._worker])
             await self._side.release()
+        except BTError as error:
+            log.warning("%s: something is left behind: %s", self, error)
         except Exception:
             log.exception("%s: could not let go of everything", self)
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -20,19 +21,20 @@ from slixmpp import JID
 from slixmpp_bt.backends import Admission, Backend, Download, Seed, Status
 from slixmpp_bt.backends.plain import PlainBackend, PlainDownload, PlainSeed
 from slixmpp_bt.config import Config
-from slixmpp_bt.constants import Mode
+from slixmpp_bt.constants import Mode, Route
 from slixmpp_bt.context import Context
-from slixmpp_bt.errors import PeerGone
+from slixmpp_bt.errors import BTError, PeerGone
 from slixmpp_bt.exchange import Exchange
 from slixmpp_bt.incoming import IncomingOffer
 from slixmpp_bt.manifest import Manifest, read_piece
-from slixmpp_bt.messages import Candidate, Message, Offer, Reply, Request, Withdraw
+from slixmpp_bt.messages import Candidate, Message, Offer, Reply, Request, StreamHost, Withdraw
 from slixmpp_bt.outbox import Outbox
 from slixmpp_bt.outgoing import OutgoingOffer
 from slixmpp_bt.policy import Peer
 from slixmpp_bt.tasks import Tasks
 from slixmpp_bt.testing.clock import Clock
 from slixmpp_bt.transfer import Transfer
+from slixmpp_bt.wire import StreamBroken
 
 T = TypeVar("T")
 WEEK = 7 * 86_400.0
@@ -104,6 +106,11 @@ class ScriptedDownload(PlainDownload):
     """A download that stores for real what a test brings it."""
 
     dialled: Dialled
+    #: Bytes that a test brought as a swarm would.
+    carried = 0
+
+    def status(self) -> Status:
+        return replace(super().status(), downloaded=self.carried)
 
     def add_candidates(self, candidates: Iterable[Candidate]) -> None:
         super().add_candidates(candidates)
@@ -165,6 +172,55 @@ class ScriptedBackend(PlainBackend):
         return download
 
 
+class FakeStream:
+    """One end of a stream in memory. The other end reads what this one sends; at most one block waits."""
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self.closed = False
+        self._block: bytes | None = None
+        self._broken: BTError | None = None
+        self._changed = asyncio.Condition()
+
+    async def break_off(self, error: BTError) -> None:
+        async with self._changed:
+            self._broken = error
+            self._changed.notify_all()
+
+    async def send(self, data: bytes) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._block is None or self._broken or self.closed)
+            if self._broken is not None or self.closed:
+                raise self._broken or StreamBroken("closed by the other side")
+            self._block = data
+            self._changed.notify_all()
+
+    async def receive(self) -> bytes:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._block is not None or self._broken or self.closed)
+            if self._broken is not None:
+                raise self._broken
+            data, self._block = self._block or b"", None
+            self._changed.notify_all()
+            return data
+
+    async def aclose(self) -> None:
+        async with self._changed:
+            self.closed = True
+            self._changed.notify_all()
+
+
+class FakeExpected:
+    """A stream that is allowed to one peer."""
+
+    def __init__(self, peer: JID) -> None:
+        self.peer = peer
+        self.stream: asyncio.Future[FakeStream] = asyncio.get_running_loop().create_future()
+
+    async def opened(self) -> FakeStream:
+        return await asyncio.shield(self.stream)
+
+
 class FakeWire:
     """Carries messages and requests between the parties of a world, as long as both are online."""
 
@@ -176,6 +232,10 @@ class FakeWire:
         #: Kinds that are not answered before the gate opens; and those that nobody ever hears.
         self.gates: dict[type, asyncio.Event] = {}
         self.lost: set[type] = set()
+        #: Why streams of a kind do not come about; and those that did.
+        self.no_streams: dict[Route, StreamBroken] = {Route.RELAY: StreamBroken("there is no proxy", final=True)}
+        self.streams: list[FakeStream] = []
+        self.expected: dict[str, FakeExpected] = {}
 
     def of(self, kind: type[T]) -> list[T]:
         """What was sent of one kind."""
@@ -204,6 +264,33 @@ class FakeWire:
             raise PeerGone(f"{to} did not answer")
         return await other.exchange.receive(request, other.know(self._party), other.jid)
 
+    @asynccontextmanager
+    async def expect_stream(self, route: Route, sid: str, peer: JID, *, sender: JID) -> AsyncIterator[FakeExpected]:
+        if route in self.no_streams:
+            raise self.no_streams[route]
+        self.expected[sid] = expected = FakeExpected(peer)
+        try:
+            yield expected
+        finally:
+            del self.expected[sid]
+            if expected.stream.done():
+                await expected.stream.result().aclose()
+
+    async def open_stream(
+        self, route: Route, sid: str, to: JID, *, sender: JID, hosts: tuple[StreamHost, ...] = ()
+    ) -> FakeStream:
+        other = next(p for p in self._world.parties if p.jid == to)
+        expected = other.wire.expected.get(sid)
+        if expected is None or expected.peer != self._party.jid or not self.up.is_set():
+            raise StreamBroken("refused")
+        stream = FakeStream(route)
+        self.streams.append(stream)
+        expected.stream.set_result(stream)
+        return stream
+
+    async def relays(self, *, sender: JID) -> tuple[StreamHost, ...]:
+        return ()
+
 
 class Party:
     """One side: an exchange with what it stands on."""
@@ -219,7 +306,7 @@ class Party:
         self.backend: Any = backend or ScriptedBackend(1000 + len(world.parties))
         self.subscription = "both"
         self.context = Context(
-            config=Config.parse({"download_dir": self.inbox, "state_dir": None, **config}),
+            config=Config.parse({"download_dir": self.inbox, "state_dir": None, "routes": ["swarm"], **config}),
             wire=self.wire,
             backend=self.backend,
             notify=lambda name, data: self.events.append((name, data)),
@@ -309,7 +396,9 @@ class World:
         await until(lambda: to.backend.downloads)
         download = to.backend.downloads[-1]
         for piece in sorted(download._missing)[:count]:
-            await finish(download.write(piece, read_piece(made.manifest, made.paths, piece)))
+            data = read_piece(made.manifest, made.paths, piece)
+            download.carried += len(data)
+            await finish(download.write(piece, data))
 
     async def running(
         self, alice: Party, bob: Party, *, size: int = 100_000, single: bool = True, to: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 from slixmpp import JID
@@ -13,6 +14,7 @@ from slixmpp_bt.errors import BTError, LimitExceeded, PeerGone, ProtocolError
 from slixmpp_bt.messages import Done, End, Message, Reply, Request
 from slixmpp_bt.outbox import NOT_NOW, Outbox
 from slixmpp_bt.tasks import Tasks
+from slixmpp_bt.wire import Wire
 
 BOB, LOCAL = JID("bob@b.example/phone"), JID("alice@a.example/x")
 
@@ -63,7 +65,7 @@ def line() -> Line:
 
 @pytest.fixture
 async def outbox(line: Line, tasks: Tasks) -> Outbox:
-    return Outbox(line, tasks)
+    return Outbox(cast(Wire, line), tasks)
 
 
 def post(outbox: Outbox, id: str = "o1", to: JID = BOB, until: float = 1000.0) -> None:
@@ -155,3 +157,17 @@ async def test_ends_without_end_are_bounded(outbox: Outbox, line: Line, monkeypa
     assert len(outbox) == 15
     outbox.prune(2000.0)
     assert len(outbox) == 0
+
+
+async def test_successor_says_what_a_closed_outbox_could_not(outbox: Outbox, line: Line, tasks: Tasks) -> None:
+    post(outbox)
+    await turn()
+    await tasks.aclose()  # while it is under way
+    successor = Outbox(cast(Wire, line), tasks)
+    successor.take_over(outbox)
+    assert (len(outbox), len(successor)) == (0, 1)
+    successor.retry(1.0)
+    await turn()
+    assert len(line.asked) == 2
+    await line.answer()
+    assert len(successor) == 0

@@ -84,7 +84,7 @@ async def test_hashing_shows_as_progress_and_can_be_cancelled(world: World, monk
     offer = alice.offer(bob.jid.bare, world.file(), single=True)
     assert offer.single is not None
     assert offer.state is State.PREPARING
-    assert offer.single.diagnosis == {Route.SWARM: "the file is still being hashed"}
+    assert offer.single.diagnosis == dict.fromkeys(Route, "the file is still being hashed")
     await world.pass_time(2)
     assert (offer.single.progress.transferred, offer.single.progress.total) == (50_000, 100_000)
     assert len(alice.told("bt_progress")) == 1
@@ -281,8 +281,9 @@ async def test_offer_that_bounces_fails_and_is_not_withdrawn(world: World) -> No
     alice = world.party("alice@a.example/laptop")
     offer = await offered(world, alice, single=True)
     await settled()
-    assert offer.stanza_id is not None
-    alice.exchange.bounced(offer.stanza_id, JID("bob@b.example"), PeerGone("bob@b.example: no such account"))
+    alice.exchange.bounced(
+        f"stanza {len(alice.wire.sent)}", JID("bob@b.example"), PeerGone("bob@b.example: no such account")
+    )
     assert offer.state is State.FAILED
     await settled()
     assert alice.wire.of(Withdraw) == []
@@ -366,7 +367,7 @@ async def test_sender_that_hides_its_address_ends_both_sides_with_no_route(world
     await until(lambda: receiving.ended and offer.state.terminal)
     assert offer.single is not None
     for transfer in (offer.single, receiving):
-        with pytest.raises(NoRoute, match="does not reveal its address") as caught:
+        with pytest.raises(NoRoute, match="not reveal its address") as caught:
             await transfer.wait()
         assert "address" in caught.value.reasons[Route.SWARM]
     # Dialling would have revealed it too.
@@ -383,7 +384,7 @@ async def test_sender_without_an_engine_ends_both_sides_with_no_route(world: Wor
     for transfer in (offer.single, receiving):
         with pytest.raises(NoRoute, match="no BitTorrent engine") as caught:
             await transfer.wait()
-        assert set(caught.value.reasons) == {Route.SWARM}
+        assert Route.SWARM in caught.value.reasons
 
 
 async def test_receivers_without_end_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

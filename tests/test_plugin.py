@@ -40,8 +40,6 @@ def test_wrong_configuration_leaves_the_client_usable(tmp_path: Path) -> None:
             xmpp.register_plugin("xep_bt", {"auto_accept": True})
         with pytest.raises(NotSupported, match="sealed"):
             xmpp.register_plugin("xep_bt", {"mode": "sealed"})
-        with pytest.raises(NotSupported, match="swarm"):
-            xmpp.register_plugin("xep_bt", {"routes": ["relay"]})
         xmpp.register_plugin("xep_bt", {"download_dir": tmp_path}, module=slixmpp_bt)
         assert get_plugin(xmpp).settings.download_dir == tmp_path
         with pytest.raises(ConfigError, match="disable it"):

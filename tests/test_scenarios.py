@@ -22,6 +22,7 @@ from slixmpp_bt import (
     Route,
     State,
 )
+from slixmpp_bt.routing import INLINE_MAX
 
 from .servers import Server
 from .world import Member, digest, done, make_file, member, pair, until, visible
@@ -40,7 +41,8 @@ async def test_file_of_any_size_arrives(server: Server, tmp_path: Path, size: in
     assert (sending.state, receiving.state) == (State.COMPLETE, State.COMPLETE)
     assert receiving.progress.transferred == receiving.progress.total == size
     assert sending.progress.transferred == size
-    assert receiving.routes == ({Route.SWARM: size} if size else {})
+    expected = {Route.INLINE: size} if size <= INLINE_MAX else {Route.SWARM: size}
+    assert receiving.routes == sending.routes == (expected if size else {})
     assert sending.peer == bob.jid
     assert receiving.peer == alice.jid
     await receiving.released()
@@ -308,17 +310,12 @@ async def test_account_with_several_devices_is_served_once_or_all(server: Server
     one = await alice.bt.send_file(bob.jid.bare, source)
     await done(one)
     assert one.peer == tablet.jid
-    bob.xmpp.send_presence(ppriority=5)
-    await until(lambda: resources["phone"]["priority"] == 5)
     offer = await alice.bt.offer(bob.jid.bare, source)
-    fetched = []
-    async with asyncio.timeout(30):
-        async for transfer in offer:
-            fetched.append(transfer)
-            if len(fetched) == 2:
-                break
-    await done(*fetched)
-    assert {transfer.peer for transfer in fetched} == {bob.jid, tablet.jid}
+    await until(lambda: len(offer.transfers) == 2)  # a chat message to the account would reach the tablet only
+    watch = await member(server, f"{bob.jid.bare}/watch", tmp_path / "watch", auto_accept=True)
+    await until(lambda: len(offer.transfers) == 3)
+    await done(*offer.transfers)
+    assert {transfer.peer for transfer in offer.transfers} == {bob.jid, tablet.jid, watch.jid}
     assert digest(bob.inbox / "file") == digest(source)
     assert offer.state is State.OFFERED
     assert alice.bt.offers == (offer,)

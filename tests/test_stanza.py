@@ -16,12 +16,13 @@ from xml.etree import ElementTree as ET
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from slixmpp import ClientXMPP
+from slixmpp import JID, ClientXMPP
 from slixmpp.stanza import Iq, Message
 from slixmpp.xmlstream import ElementBase
 from slixmpp.xmlstream.matcher import MatchXPath, StanzaPath
 
 from slixmpp_bt import messages, stanza
+from slixmpp_bt.blocks import ranges_of
 from slixmpp_bt.constants import NS, STANZA_BUDGET, Mode, Route
 from slixmpp_bt.errors import LimitExceeded, ProtocolError
 from slixmpp_bt.messages import (
@@ -30,12 +31,15 @@ from slixmpp_bt.messages import (
     Candidate,
     Done,
     End,
+    Fetch,
+    Fetching,
     Meta,
     MetaChunk,
     Offer,
     Peers,
     Report,
     Share,
+    StreamHost,
     Withdraw,
 )
 
@@ -65,13 +69,18 @@ WITHDRAW = Withdraw("offer-1")
 ACCEPT = Accept(
     "offer-1", "t-1", (HERE, THERE), frozenset({Route.SWARM, Route.IN_BAND}), frozenset({0, 1, 2, 7, 9}), 5_000
 )
-ACCEPTED = Accepted("offer-1", "t-1", (HERE,), (THERE,), Share(1, 4), b"hello", 10)
+ACCEPTED = Accepted(
+    "offer-1", "t-1", (HERE,), (THERE,), Share(1, 4), b"hello", 10, frozenset({Route.SWARM, Route.RELAY})
+)
+PROXY = StreamHost(JID("proxy.example.org"), "198.51.100.9", 7777)
+FETCH = Fetch("offer-1", "t-1", "s-1", Route.RELAY, ((0, 15), (48, 48)), ((0, 1),), (PROXY,))
+FETCHING = Fetching("offer-1", "t-1", 311_296)
 META = Meta("offer-1", "t-1", 6_000, 6_000)
 CHUNK = MetaChunk("offer-1", 6_000, b"eee")
 PEERS = Peers("offer-1", "t-1", (HERE,), (THERE,), Share(0, 3))
 REPORT = Report("offer-1", "t-1", 300, 900, ((Route.SWARM, 280), (Route.IN_BAND, 20)))
 END = End("offer-1", "cancel", "media-error", "t-1", "The file was changed.")
-SAMPLES = (OFFER, BARE_OFFER, WITHDRAW, ACCEPT, ACCEPTED, META, CHUNK, PEERS, REPORT, END)
+SAMPLES = (OFFER, BARE_OFFER, WITHDRAW, ACCEPT, ACCEPTED, META, CHUNK, FETCH, FETCHING, PEERS, REPORT, END)
 
 BAD, BEYOND, UNKNOWN = "bad-request", "not-acceptable", "feature-not-implemented"
 
@@ -122,6 +131,18 @@ def reports(draw: st.DrawFn) -> Report:
     return Report(draw(tokens), draw(tokens), draw(st.integers(0, total)), total, tuple(routes))
 
 
+@st.composite
+def fetches(draw: st.DrawFn) -> Fetch:
+    numbers = st.frozensets(st.integers(0, 300), min_size=1, max_size=200).map(sorted).map(ranges_of)
+    blocks, layers = draw(st.tuples(numbers, st.just(()) | numbers) | st.tuples(st.just(()), numbers))
+    jids = st.sampled_from(["proxy.example.org", "p@example.org/x"]).map(JID)
+    hosts = st.builds(StreamHost, jids, st.sampled_from(["proxy.example.org", "::1"]), st.integers(1, 65_535))
+    return Fetch(
+        draw(tokens), draw(tokens), draw(tokens), draw(st.sampled_from([Route.RELAY, Route.IN_BAND])),
+        blocks, layers, tuple(draw(st.lists(hosts, max_size=messages.MAX_STREAMHOSTS))),
+    )  # fmt: skip
+
+
 selections = st.frozensets(st.integers(0, 40) | st.integers(0, messages.MAX_INDEX), min_size=1)
 anything: st.SearchStrategy[Any] = st.one_of(
     offers(),
@@ -135,7 +156,10 @@ anything: st.SearchStrategy[Any] = st.one_of(
         maybe(shares),
         maybe(st.binary(max_size=200)),
         report=maybe(st.integers(messages.MIN_REPORT, messages.MAX_REPORT)),
+        routes=maybe(st.frozensets(st.sampled_from(Route), min_size=1)),
     ),
+    fetches(),
+    st.builds(Fetching, tokens, tokens, st.integers(1, messages.MAX_NUMBER)),
     st.builds(Meta, tokens, tokens, numbers, st.integers(1, messages.MAX_META_CHUNK)),
     st.builds(MetaChunk, tokens, numbers, st.binary(min_size=1, max_size=200)),
     st.builds(Peers, tokens, tokens, several(64), several(64), maybe(shares)),
@@ -380,6 +404,26 @@ REFUSED: list[tuple[stanza.AnyMessage, Callable[[ET.Element], object], str]] = [
     (META, having("meta", "offset", "-1"), BAD),
     (CHUNK, saying("chunk", None), BAD),
     (CHUNK, saying("chunk", "A" * 8_004), BEYOND),
+    (FETCH, lacking("fetch", "sid"), BAD),
+    (FETCH, having("fetch", "kind", "swarm"), BAD),
+    (FETCH, having("fetch", "kind", "pigeon"), BAD),
+    (FETCH, saying("blocks", "1-"), BAD),
+    (FETCH, saying("blocks", "2-1"), BAD),
+    (FETCH, saying("blocks", "1 1"), BAD),
+    (FETCH, saying("blocks", "5 1"), BAD),
+    (FETCH, saying("blocks", "0-4 4-5"), BAD),
+    (FETCH, saying("blocks", " ".join(str(2 * n) for n in range(600))), BAD),
+    (FETCH, saying("blocks", str(2**31)), BAD),
+    (FETCH, saying("blocks", "0-511"), BEYOND),
+    (FETCH, saying("layers", "0-2147483647"), BEYOND),
+    (FETCH, lacking("relay", "jid"), BAD),
+    (FETCH, having("relay", "jid", "@@"), BAD),
+    (FETCH, having("relay", "jid", ""), BAD),
+    (FETCH, having("relay", "host", ""), BAD),
+    (FETCH, having("relay", "host", "a b"), BAD),
+    (FETCH, having("relay", "host", "h" * 256), BAD),
+    (FETCH, having("relay", "port", "0"), BAD),
+    (FETCHING, having("fetching", "length", "0"), BAD),
     (PEERS, repeating("joined", 64), BEYOND),
     (PEERS, repeating("left", 64), BEYOND),
     (REPORT, having("report", "had", "901"), BAD),
@@ -416,6 +460,9 @@ TOLERATED: list[tuple[stanza.AnyMessage, Callable[[ET.Element], object], stanza.
     (BARE_OFFER, saying("info", "\n      "), BARE_OFFER),
     (ACCEPT, saying("route", "carrier-pigeon"), replace(ACCEPT, routes=frozenset({Route.SWARM}))),
     (ACCEPT, saying("select", "7 0-2 1 9"), ACCEPT),
+    (ACCEPTED, saying("route", "carrier-pigeon"), replace(ACCEPTED, routes=frozenset({Route.SWARM}))),
+    (FETCH, repeating("relay", 5), replace(FETCH, hosts=(PROXY,) * 3)),
+    (FETCH, saying("layers", None), replace(FETCH, layers=())),
     (REPORT, having("by", "route", "carrier-pigeon"), replace(REPORT, routes=((Route.IN_BAND, 20),))),
     (END, having("end", "reason", "boredom"), replace(END, reason="general-error")),
     (END, lacking("end", "reason"), replace(END, reason="general-error")),
@@ -430,7 +477,7 @@ def test_parse_of_something_odd_but_harmless_is_understood(
     assert stanza.parse(changed(message, change)) == understood
 
 
-@pytest.mark.parametrize("tag", ["torrent", "{urn:xmpp:sfs:0}sources", f"{{{NS}}}fetch", "{urn:example}accept"])
+@pytest.mark.parametrize("tag", ["torrent", "{urn:xmpp:sfs:0}sources", f"{{{NS}}}catch", "{urn:example}accept"])
 def test_parse_of_an_unknown_element_is_feature_not_implemented(tag: str) -> None:
     with pytest.raises(ProtocolError) as caught:
         stanza.parse(ET.Element(tag))

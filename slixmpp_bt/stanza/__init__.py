@@ -26,8 +26,23 @@ from slixmpp.xmlstream.tostring import tostring
 from .. import messages
 from ..constants import NS, STANZA_BUDGET
 from ..errors import LimitExceeded, ProtocolError
-from .elements import Accept, Accepted, Chunk, End, Meta, Payload, Peers, Report, Torrent, Withdraw, register
-from .payloads import BY_TAG, BY_TYPE, FORMS, AnyMessage, payloads, read_offer, readable
+from .elements import (
+    Accept,
+    Accepted,
+    Chunk,
+    End,
+    Fetch,
+    Fetching,
+    Meta,
+    Payload,
+    Peers,
+    Report,
+    Torrent,
+    Withdraw,
+    register,
+)
+from .payloads import BY_TAG, BY_TYPE, FORMS, AnyMessage, payloads
+from .sharing import read_offer, readable
 from .values import NS_FALLBACK, NS_HINTS, NS_SFS, beyond, clean, malformed
 
 #: What :class:`slixmpp.xmlstream.matcher.MatchXPath` finds messages with offers by, in clients and components.
@@ -153,6 +168,8 @@ __all__ = [
     "AnyMessage",
     "Chunk",
     "End",
+    "Fetch",
+    "Fetching",
     "Meta",
     "Payload",
     "Peers",

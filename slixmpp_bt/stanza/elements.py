@@ -79,7 +79,8 @@ class Accept(Payload):
 
 
 class Accepted(Payload):
-    """The result of an :class:`Accept`. ``<content/>`` is all that was wanted, where it was small.
+    """The result of an :class:`Accept`. ``<content/>`` is all that was wanted, where it was small; each ``<route/>`` is
+    one by which the sender can and may serve, all of them if none is named.
 
     .. code-block:: xml
 
@@ -89,6 +90,8 @@ class Accepted(Payload):
             <candidate address='2001:db8::9' port='51413'/>
           </peers>
           <share index='1' count='4'/>
+          <route>swarm</route>
+          <route>in-band</route>
           <content>aGVsbG8=</content>
         </accepted>
     """
@@ -123,6 +126,37 @@ class Chunk(Payload):
     name = "chunk"
     plugin_attrib = "bt_chunk"
     interfaces: ClassVar[set[str]] = {"id", "offset"}
+
+
+class Fetch(Payload):
+    """Asks for blocks of 16 KiB over a stream. An iq of type ``set``. The receiver lets exactly the stream `sid` be
+    opened; ``<relay/>`` names proxies (XEP-0065) that it found on its own server.
+
+    .. code-block:: xml
+
+        <fetch xmlns='https://slixmpp-bt.readthedocs.io/protocol/0' id='offer-1' transfer='t-1' sid='s-1' kind='relay'>
+          <layers>0-1</layers>
+          <blocks>0-15 48 52-63</blocks>
+          <relay jid='proxy.example.org' host='198.51.100.9' port='7777'/>
+        </fetch>
+    """
+
+    name = "fetch"
+    plugin_attrib = "bt_fetch"
+    interfaces: ClassVar[set[str]] = {"id", "transfer", "sid", "kind"}
+
+
+class Fetching(Payload):
+    """The result of a :class:`Fetch`: so many bytes will come over the stream, which the sender opens now.
+
+    .. code-block:: xml
+
+        <fetching xmlns='https://slixmpp-bt.readthedocs.io/protocol/0' id='offer-1' transfer='t-1' length='475136'/>
+    """
+
+    name = "fetching"
+    plugin_attrib = "bt_fetching"
+    interfaces: ClassVar[set[str]] = {"id", "transfer", "length"}
 
 
 class Peers(Payload):
@@ -179,5 +213,5 @@ class End(Payload):
 def register() -> None:
     """Make the payloads known to slixmpp, as ``iq["bt_accept"]`` and so on. Once is enough; again does no harm."""
     register_stanza_plugin(Message, Withdraw)
-    for payload in (Accept, Accepted, Meta, Chunk, Peers, Report, End):
+    for payload in (Accept, Accepted, Meta, Chunk, Fetch, Fetching, Peers, Report, End):
         register_stanza_plugin(Iq, payload)

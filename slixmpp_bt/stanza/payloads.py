@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable
-from datetime import datetime
 from ipaddress import ip_address
 from itertools import groupby
 from typing import Any, Literal, cast
-from xml.etree.ElementTree import Element, SubElement
+from xml.etree.ElementTree import Element
 
 from .. import messages
-from ..constants import NS, Mode, Route
-from ..errors import ProtocolError
+from ..constants import NS, Route
 from ..messages import Candidate, Share
 from . import elements
+from .fetch import read_fetch, read_fetching, write_fetch, write_fetching
+from .sharing import read_offer, torrent_of, write_offer
 from .values import (
-    MEDIA_TYPE,
-    NS_FILE,
     NS_SFS,
     ROUTES,
     attribute,
@@ -28,107 +24,14 @@ from .values import (
     blob,
     clean,
     element,
-    instant,
     malformed,
     number,
-    stamp,
     subelement,
     token,
     whole,
 )
 
 AnyMessage = messages.Message | messages.Request | messages.Reply
-
-
-def torrent_of(xml: Element) -> Element | None:
-    return xml.find(f"{{{NS_SFS}}}sources/{{{NS}}}torrent")
-
-
-def read_offer(xml: Element) -> messages.Offer:
-    torrent, file = torrent_of(xml), xml.find(f"{{{NS_FILE}}}file")
-    if torrent is None or file is None:
-        raise malformed("a file-sharing without its <torrent/> or <file/>")
-    try:
-        mode = Mode(attribute(torrent, "mode"))
-    except ValueError:
-        raise ProtocolError("an offer in a mode that this version does not know", "feature-not-implemented") from None
-    info, info_hash, info_length = _read_info(torrent)
-    name = file.findtext(f"{{{NS_FILE}}}name") or ""
-    if not name:
-        raise malformed("an offer without a name")
-    if len(name) > messages.MAX_NAME:
-        raise beyond(f"a name of {len(name)} characters")
-    media_type = file.findtext(f"{{{NS_FILE}}}media-type") or ""
-    return messages.Offer(
-        id=token(xml, "id"),
-        mode=mode,
-        expires=instant(attribute(torrent, "expires")),
-        name=name,
-        size=whole(file.findtext(f"{{{NS_FILE}}}size") or "", "<size/>"),
-        info_hash=info_hash,
-        info_length=info_length,
-        info=info,
-        desc=(file.findtext(f"{{{NS_FILE}}}desc") or "")[: messages.MAX_TEXT] or None,
-        media_type=media_type if len(media_type) < 128 and MEDIA_TYPE.fullmatch(media_type) else None,
-        date=_read_date(file),
-    )
-
-
-def _read_info(torrent: Element) -> tuple[bytes | None, bytes, int]:
-    """The info dict (None if it is not there), its SHA-256 and its length."""
-    info = torrent.find(f"{{{NS}}}info")
-    if info is None:
-        raise malformed("a torrent without <info/>")
-    if info.text and not info.text.isspace():
-        whole = blob(info)
-        return whole, hashlib.sha256(whole).digest(), len(whole)
-    digest = attribute(info, "hash")
-    if not re.fullmatch(r"[0-9A-Fa-f]{64}", digest):
-        raise malformed("a hash that is not SHA-256 in hexadecimal")
-    return None, bytes.fromhex(digest), number(info, "length", 1)
-
-
-def _read_date(file: Element) -> datetime | None:
-    """The file's date. It is only shown, and by other people's element: one that makes no sense is none."""
-    try:
-        return instant(file.findtext(f"{{{NS_FILE}}}date") or "")
-    except ProtocolError:
-        return None
-
-
-def _write_offer(offer: messages.Offer) -> Element:
-    sharing = Element(f"{{{NS_SFS}}}file-sharing", {"disposition": "attachment", "id": offer.id})
-    file = SubElement(sharing, f"{{{NS_FILE}}}file")
-    fields = {
-        "name": offer.name[: messages.MAX_NAME],
-        "size": str(offer.size),
-        "media-type": offer.media_type,
-        "desc": offer.desc and offer.desc[: messages.MAX_TEXT],
-        "date": offer.date and stamp(offer.date),
-    }
-    for name, value in fields.items():
-        if value:
-            SubElement(file, f"{{{NS_FILE}}}{name}").text = clean(value)
-    sources = SubElement(sharing, f"{{{NS_SFS}}}sources")
-    torrent = subelement(sources, "torrent", mode=offer.mode.value, expires=stamp(offer.expires))
-    if offer.info is None:
-        subelement(torrent, "info", hash=offer.info_hash.hex(), length=offer.info_length)
-    else:
-        subelement(torrent, "info").text = b64encode(offer.info).decode()
-    return sharing
-
-
-def readable(offer: messages.Offer) -> str:
-    """What XEP-0447 lets the body say: what the elements beside it say, and how to get at it."""
-    name = offer.name if len(offer.name) <= 120 else offer.name[:119] + "…"
-    size, unit = float(offer.size), "bytes"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if size < 1000:
-            break
-        size, unit = size / 1000, larger
-    what = "a directory, " if offer.media_type == "inode/directory" else ""
-    amount = f"{offer.size} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
-    return clean(f"{name} ({what}{amount}), to be fetched with a client that supports {NS}")
 
 
 def _read_withdraw(xml: Element) -> messages.Withdraw:
@@ -139,14 +42,23 @@ def _write_withdraw(withdraw: messages.Withdraw) -> Element:
     return element("withdraw", id=withdraw.id)
 
 
-def _read_accept(xml: Element) -> messages.Accept:
+def _read_routes(xml: Element) -> frozenset[Route]:
     words = {route.text for route in xml.iterfind(f"{{{NS}}}route")}
+    return frozenset(route for route in Route if route in words)
+
+
+def _write_routes(xml: Element, routes: Iterable[Route]) -> None:
+    for route in sorted(routes):
+        subelement(xml, "route").text = route.value
+
+
+def _read_accept(xml: Element) -> messages.Accept:
     select = xml.find(f"{{{NS}}}select")
     return messages.Accept(
         id=token(xml, "id"),
         transfer=token(xml, "transfer"),
         candidates=_read_candidates(xml, "candidate", messages.MAX_CANDIDATES),
-        routes=frozenset(route for route in Route if route in words),
+        routes=_read_routes(xml),
         select=None if select is None else _read_select(select.text or ""),
         inline=number(xml, "inline") if "inline" in xml.attrib else 0,
     )
@@ -157,8 +69,7 @@ def _write_accept(accept: messages.Accept) -> Element:
     if accept.inline:
         xml.set("inline", str(accept.inline))
     _write_candidates(xml, "candidate", accept.candidates)
-    for route in sorted(accept.routes):
-        subelement(xml, "route").text = route.value
+    _write_routes(xml, accept.routes)
     if accept.select is not None:
         subelement(xml, "select").text = _ranges(accept.select)
     return xml
@@ -175,6 +86,7 @@ def _read_accepted(xml: Element) -> messages.Accepted:
         share=_read_share(xml),
         content=None if content is None else blob(content),
         report=number(xml, "report", *report) if "report" in xml.attrib else None,
+        routes=_read_routes(xml) or None,
     )
 
 
@@ -186,6 +98,7 @@ def _write_accepted(accepted: messages.Accepted) -> Element:
     if accepted.peers:
         _write_candidates(subelement(xml, "peers"), "candidate", accepted.peers)
     _write_share(xml, accepted.share)
+    _write_routes(xml, accepted.routes or ())
     if accepted.content is not None:
         subelement(xml, "content").text = b64encode(accepted.content).decode()
     return xml
@@ -345,12 +258,14 @@ class Form:
 
 
 FORMS = (
-    Form(f"{{{NS_SFS}}}file-sharing", "message", messages.Offer, read_offer, _write_offer),
+    Form(f"{{{NS_SFS}}}file-sharing", "message", messages.Offer, read_offer, write_offer),
     Form(elements.Withdraw.tag_name(), "message", messages.Withdraw, _read_withdraw, _write_withdraw),
     Form(elements.Accept.tag_name(), "set", messages.Accept, _read_accept, _write_accept),
     Form(elements.Accepted.tag_name(), "result", messages.Accepted, _read_accepted, _write_accepted),
     Form(elements.Meta.tag_name(), "get", messages.Meta, _read_meta, _write_meta),
     Form(elements.Chunk.tag_name(), "result", messages.MetaChunk, _read_chunk, _write_chunk),
+    Form(elements.Fetch.tag_name(), "set", messages.Fetch, read_fetch, write_fetch),
+    Form(elements.Fetching.tag_name(), "result", messages.Fetching, read_fetching, write_fetching),
     Form(elements.Peers.tag_name(), "set", messages.Peers, _read_peers, _write_peers),
     Form(elements.Report.tag_name(), "set", messages.Report, _read_report, _write_report),
     Form(elements.End.tag_name(), "set", messages.End, _read_end, _write_end),

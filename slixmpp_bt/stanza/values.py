@@ -20,6 +20,8 @@ NS_HINTS = "urn:xmpp:hints"
 ROUTES = frozenset(Route)
 _TOKEN = re.compile(rf"[A-Za-z0-9._~-]{{1,{messages.MAX_ID}}}")
 MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+")
+#: A host name or a literal address.
+HOST = re.compile(r"[^\x00-\x20\x7f]{1,255}")
 _STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

@@ -1,0 +1,81 @@
+"""The stanzas by which an own offer becomes known, and void: to whom they went, and which came back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from slixmpp import JID
+
+from .errors import BTError
+from .messages import Message, Offer, Withdraw
+from .wire import Wire
+
+log = logging.getLogger(__name__)
+
+
+class Announcement:
+    """Where one offer is told.
+
+    A chat message to a bare JID reaches only the resources of highest priority, so each device that is known gets its
+    own; the account itself only while none is.
+
+    :param targets: the devices, or the account, device or room itself.
+    """
+
+    def __init__(self, wire: Wire, targets: Iterable[JID], *, local: JID, mtype: str) -> None:
+        self._wire = wire
+        self._targets = tuple(dict.fromkeys(targets))
+        self._local = local
+        self._mtype = mtype
+        #: By the id of its stanza, who was told and has not sent it back.
+        self._told: dict[str, JID] = {}
+
+    @property
+    def made(self) -> bool:
+        """Whether anybody may have got the offer."""
+        return bool(self._told)
+
+    def reached(self, device: JID) -> bool:
+        """Whether a device is one of those that are told."""
+        return device in self._targets
+
+    async def make(self, offer: Offer) -> None:
+        """Tell everybody, as soon as there is a session.
+
+        :raises BTError: nobody could be told.
+        """
+        await self._wire.online()
+        for target in self._targets:
+            await self._tell(offer, target)
+
+    async def extend(self, offer: Offer, device: JID) -> None:
+        """Tell a device that came later, unless it was told."""
+        if not self.reached(device):
+            self._targets += (device,)
+            try:
+                await self._tell(offer, device)
+            except BTError as error:
+                log.debug("%s was not told of an offer: %s", device, error)
+
+    def bounced(self, stanza_id: str, peer: JID) -> bool:
+        """A stanza came back. Returns whether it was the last one that anybody could have had."""
+        told = self._told.get(stanza_id)
+        if told is None or told.bare != peer.bare:
+            return False
+        del self._told[stanza_id]
+        return not self._told
+
+    async def withdraw(self, id: str) -> None:
+        """Tell whoever got the offer that it is void."""
+        for target in dict.fromkeys(self._told.values()):
+            try:
+                await self._send(Withdraw(id), target)
+            except BTError as error:
+                log.warning("could not withdraw an offer from %s: %s", target, error)
+
+    async def _tell(self, offer: Offer, target: JID) -> None:
+        self._told[await self._send(offer, target)] = target
+
+    async def _send(self, message: Message, target: JID) -> str:
+        return await self._wire.send(message, target, sender=self._local, mtype=self._mtype)
