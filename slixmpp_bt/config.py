@@ -80,7 +80,7 @@ class Config:
 
     download_dir: Path | None = None
     auto_accept: AutoAccept = False
-    mode: Mode = Mode.PRIVATE
+    mode: Mode = Mode.SEALED
     state_dir: Path | None = field(default_factory=lambda: platformdirs.user_state_path("slixmpp-bt"))
     instance: str = "default"
     listen: tuple[Endpoint, ...] = (Endpoint(IPv4Address(0)), Endpoint(IPv6Address("::")))

@@ -10,7 +10,7 @@ from slixmpp import JID, BaseXMPP, ComponentXMPP
 from slixmpp.exceptions import IqError, IqTimeout
 from slixmpp.roster import RosterItem
 
-from .constants import NS
+from .constants import FEATURE_SEALED, NS, Mode
 from .errors import NotSupported, PeerNotFound
 from .policy import MAX_DEVICES, Peer
 from .threads import settle
@@ -43,35 +43,35 @@ class Directory:
             auto_authorize=bool(self._xmpp.auto_authorize),
         )
 
-    async def supports(self, jid: JID, local: JID) -> bool | None:
-        """See :meth:`slixmpp_bt.XEP_BT.supports`."""
+    async def supports(self, jid: JID, local: JID, mode: Mode = Mode.PRIVATE) -> bool | None:
+        """See :meth:`slixmpp_bt.XEP_BT.supports`; with `mode`, whether it can take offers of that mode."""
         if jid.resource or not jid.local:
             try:
-                return await self._ask(jid, local)
+                return await self._ask(jid, local, mode)
             except PeerNotFound:
                 return None
-        answers = await self._ask_until_one_does(self._visible(jid, local), local)
+        answers = await self._ask_until_one_does(self._visible(jid, local), local, mode)
         return True if True in answers else False if False in answers else None
 
-    async def resolve(self, to: JID, local: JID) -> JID:
+    async def resolve(self, to: JID, local: JID, mode: Mode = Mode.PRIVATE) -> JID:
         """Where an offer to `to` goes: to a device that supports this or, while none is visible, to the account.
 
         :raises NotSupported: who is there does not support it.
         :raises PeerNotFound: the device is not there, or the domain cannot be reached.
         """
         if to.resource or not to.local:
-            if await self._ask(to, local):
+            if await self._ask(to, local, mode):
                 return to
-            raise NotSupported(f"{to} does not support file transfer by {NS}")
+            raise NotSupported(f"{to} does not support {_what(mode)}")
         devices = self._visible(to, local)
-        answers = await self._ask_until_one_does(devices, local)
+        answers = await self._ask_until_one_does(devices, local, mode)
         if True in answers:
             return devices[answers.index(True)]
         if answers and None not in answers:
-            raise NotSupported(f"no device of {to} that is online supports file transfer by {NS}")
+            raise NotSupported(f"no device of {to} that is online supports {_what(mode)}")
         return to
 
-    async def audience(self, to: JID, local: JID) -> tuple[JID, ...]:
+    async def audience(self, to: JID, local: JID, mode: Mode = Mode.PRIVATE) -> tuple[JID, ...]:
         """To whom an offer to `to` is sent: every visible device of the account that supports this or, while none is
         visible, the account; a device or a domain itself.
 
@@ -80,10 +80,10 @@ class Directory:
         if to.resource or not to.local:
             return (to,)
         devices = self._visible(to, local)
-        answers = await asyncio.gather(*(self.supports(device, local) for device in devices))
+        answers = await asyncio.gather(*(self.supports(device, local, mode) for device in devices))
         able = tuple(device for device, answer in zip(devices, answers, strict=True) if answer)
         if not able and answers and None not in answers:
-            raise NotSupported(f"no device of {to} that is online supports file transfer by {NS}")
+            raise NotSupported(f"no device of {to} that is online supports {_what(mode)}")
         return able or (to,)
 
     def _visible(self, jid: JID, local: JID) -> list[JID]:
@@ -96,9 +96,9 @@ class Directory:
         devices = [JID(f"{jid.bare}/{name}") for name in ranked if name]
         return [device for device in devices if device != self._xmpp.boundjid][:MAX_DEVICES]
 
-    async def _ask_until_one_does(self, devices: list[JID], local: JID) -> list[bool | None]:
+    async def _ask_until_one_does(self, devices: list[JID], local: JID, mode: Mode) -> list[bool | None]:
         """The answers of `devices`, which are all asked at once, up to the first that supports this."""
-        asked = [asyncio.ensure_future(self.supports(device, local)) for device in devices]
+        asked = [asyncio.ensure_future(self.supports(device, local, mode)) for device in devices]
         answers: list[bool | None] = []
         try:
             for question in asked:
@@ -112,7 +112,7 @@ class Directory:
                 await settle(asked)
         return answers
 
-    async def _ask(self, jid: JID, local: JID) -> bool:
+    async def _ask(self, jid: JID, local: JID, mode: Mode) -> bool:
         caps: Any = self._xmpp.plugin["xep_0115"]
         known = await caps.get_caps(jid=jid)
         if known is None:
@@ -128,7 +128,7 @@ class Directory:
             except IqTimeout as error:
                 raise PeerNotFound(f"{jid} does not answer") from error
             known = iq["disco_info"]
-        return NS in known["features"]
+        return {NS, FEATURE_SEALED} <= set(known["features"]) if mode is Mode.SEALED else NS in known["features"]
 
     def _entry(self, jid: JID, local: JID) -> RosterItem | None:
         """What the roster of `local` says of `jid`."""
@@ -143,3 +143,7 @@ class Directory:
         if rooms is not None and JID(jid.bare) in rooms.get_joined_rooms():
             return JID(jid.bare)
         return None
+
+
+def _what(mode: Mode) -> str:
+    return f"file transfer by {NS}" + (", sealed" if mode is Mode.SEALED else "")

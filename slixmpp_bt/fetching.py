@@ -20,6 +20,8 @@ from .errors import IntegrityError, PeerGone, ProtocolError
 from .manifest import Manifest
 from .messages import BLOCK, MAX_FETCH, Fetch, Fetching
 from .outbox import NOT_NOW
+from .sealing import Unit
+from .seals import Opener
 from .wire import Stream, StreamBroken
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ class Fetcher:
     def __init__(
         self, context: Context, manifest: Manifest, download: Download, wanted: frozenset[int], *,
         offer: str, transfer: str, peer: Callable[[], JID], local: JID, moved: Callable[[], None],
+        opener: Opener | None = None,
     ) -> None:  # fmt: skip
         self.stored: dict[Route, int] = {}
         self.received = 0
@@ -68,6 +71,7 @@ class Fetcher:
         self._offer, self._transfer = offer, transfer
         self._peer, self._local = peer, local
         self._moved = moved
+        self._opener = opener
         self._blocks = Blocks(manifest)
         self._layers = bytearray()
         self._partial: dict[int, bytearray] = {}
@@ -133,6 +137,8 @@ class Fetcher:
             blocks.ranges_of(plan.blocks), blocks.ranges_of(plan.layers), hosts,
         )  # fmt: skip
         length = sum(map(self._blocks.layer_size, plan.layers)) + sum(map(self._blocks.size, plan.blocks))
+        if self._opener is not None:
+            length += self._opener.overhead * (len(plan.layers) + len(plan.blocks))
         async with self._context.wire.expect_stream(route, sid, peer, sender=self._local) as expected:
             announced = await self._ask(fetch, peer)
             if announced.length != length:
@@ -158,15 +164,25 @@ class Fetcher:
 
     async def _read(self, stream: Stream, route: Route, plan: Plan) -> None:
         for number in plan.layers:
-            self._layers += await self._take(stream, self._blocks.layer_size(number))
+            self._layers += await self._unit(stream, "layers", number, self._blocks.layer_size(number))
         if plan.layers and len(self._layers) == self._blocks.layers_size:
             await self._learn()
         for number in plan.blocks:
-            await self._add(number, await self._take(stream, self._blocks.size(number)), route)
+            await self._add(number, await self._unit(stream, "block", number, self._blocks.size(number)), route)
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSING):
                 if self._buffer or await stream.receive():
                     raise Strike("the sender sent more than it announced")
+
+    async def _unit(self, stream: Stream, what: Unit, number: int, size: int) -> bytes:
+        """The next block, opened if it was sealed."""
+        if self._opener is None:
+            return await self._take(stream, size)
+        sealed = await self._take(stream, size + self._opener.overhead)
+        try:
+            return self._opener.open(what, number, sealed)
+        except IntegrityError as error:
+            raise Strike(str(error)) from error
 
     async def _take(self, stream: Stream, size: int) -> bytes:
         """The next `size` bytes."""
@@ -212,3 +228,20 @@ class Fetcher:
         if new:
             self.stored[route] = self.stored.get(route, 0) + len(data)
         self._moved()
+
+
+def split(manifest: Manifest, wanted: frozenset[int], content: bytes) -> list[tuple[int, bytes]]:
+    """All wanted pieces, verified, out of their bytes one after another. For files that are no longer than a piece.
+
+    :raises IntegrityError: it is not what was offered.
+    """
+    pieces, start = [], 0
+    for piece in sorted(wanted):
+        data = content[start : start + manifest.piece_size(piece)]
+        start += len(data)
+        if not manifest.verifiable or not manifest.verify(piece, data):
+            raise IntegrityError("it is not what was offered")
+        pieces.append((piece, data))
+    if start != len(content):
+        raise IntegrityError("it is longer than what was offered")
+    return pieces

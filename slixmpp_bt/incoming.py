@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from slixmpp import JID
 
+from .constants import Mode
 from .context import Context
 from .errors import ConfigError, Expired, IntegrityError, LimitExceeded, PathError, TransferError
 from .filenames import safe_name, safe_paths
@@ -19,6 +20,7 @@ from .manifest import Manifest, ManifestLimits
 from .messages import End, Offer, Peers
 from .negotiation import Event, Negotiation, Role
 from .receiving import Receiving
+from .sealing import check_authority
 from .transfer import Transfer
 
 if TYPE_CHECKING:
@@ -192,6 +194,10 @@ class IncomingOffer:
         )
         if manifest.info_hash != offered.info_hash:
             raise IntegrityError("the manifest is not the one that was offered")
+        if (offered.mode is Mode.SEALED) != (b"ssl-cert" in manifest.extra):
+            raise IntegrityError(f"the manifest is not one of a {offered.mode} offer")
+        if (authority := manifest.extra.get(b"ssl-cert")) is not None:
+            check_authority(authority)
         if manifest.size != offered.size:
             raise IntegrityError(f"offered were {offered.size} bytes, but the manifest has {manifest.size}")
         return manifest, _list(manifest)

@@ -44,6 +44,8 @@ MIN_REPORT, MAX_REPORT = 5, 86_400
 BLOCK = 16 * 1024
 #: At most so many bytes are asked for in one Fetch.
 MAX_FETCH = 8 * 1024 * 1024
+#: At most so many bytes of a certificate request and of a certificate, both DER.
+MAX_REQUEST, MAX_CERTIFICATE = 1_024, 2_048
 #: At most so many ranges in one Fetch, and so many proxies named in it.
 MAX_RANGES, MAX_STREAMHOSTS = 512, 3
 #: The words of XEP-0166 section 7.4 for how something ended.
@@ -117,6 +119,7 @@ class Accept:
     :ivar transfer: chosen by the receiver, unguessable, the same for every repetition.
     :ivar select: the indices of the wanted files in the manifest; None for everything.
     :ivar inline: how many bytes of content the receiver takes inside the result.
+    :ivar request: for a sealed offer, the certificate request (PKCS #10, DER) for the key that the receiver made.
     """
 
     id: str
@@ -125,6 +128,7 @@ class Accept:
     routes: frozenset[Route] = frozenset()
     select: frozenset[int] | None = None
     inline: int = 0
+    request: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +137,10 @@ class Accepted:
 
     :ivar candidates: where the sender listens.
     :ivar peers: where other receivers of the offer listen.
-    :ivar content: everything that was wanted, if it was small enough for `Accept.inline`.
+    :ivar content: everything that was wanted, if it was small enough for `Accept.inline`; of a sealed offer, sealed.
     :ivar report: seconds between two Reports that the sender would like; None for none.
     :ivar routes: the routes by which the sender can and may serve; None where it does not say.
+    :ivar certificate: for a sealed offer, the certificate (DER) that the sender signed for `Accept.request`.
     """
 
     id: str
@@ -146,6 +151,7 @@ class Accepted:
     content: bytes | None = None
     report: int | None = None
     routes: frozenset[Route] | None = None
+    certificate: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

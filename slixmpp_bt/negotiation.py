@@ -70,6 +70,7 @@ class Event(StrEnum):
     # by the other side
     ACCEPT = "accept"  # to the sender: an Accept came, perhaps again
     ACCEPTED = "accepted"  # to the receiver: the Accept was answered
+    FOUND = "found"  # to the receiver: the sender is there, or has to be asked again
     NOT_HERE = "not here"  # to the receiver: the sender cannot be reached at the address known
     PEER_COMPLETE = "peer complete"
     PEER_DECLINE = "peer decline"
@@ -134,6 +135,7 @@ _RECEIVER: Mapping[Phase, Rows] = {
     Phase.CONNECTING: _endings()
     | {
         Event.ACCEPTED: Step(Phase.CONNECTING, (Action.DIAL,)),
+        Event.FOUND: _CONTACT,
         Event.NOT_HERE: _WAITING,
         Event.STALL: _WAITING,
         Event.MOVED: _RUNNING,
@@ -143,6 +145,7 @@ _RECEIVER: Mapping[Phase, Rows] = {
     Phase.RUNNING: _endings()
     | {
         Event.ACCEPTED: Step(Phase.RUNNING, (Action.DIAL,)),
+        Event.FOUND: Step(Phase.RUNNING, (Action.CONTACT,)),
         Event.MOVED: _RUNNING,
         Event.STALL: _WAITING,
         Event.HAVE_ALL: _PUBLISH,
@@ -151,6 +154,7 @@ _RECEIVER: Mapping[Phase, Rows] = {
     Phase.WAITING: _endings()
     | {
         Event.RETRY: Step(Phase.WAITING, (Action.CONTACT,)),
+        Event.FOUND: Step(Phase.WAITING, (Action.CONTACT,)),
         Event.ACCEPTED: Step(Phase.CONNECTING, (Action.DIAL,)),
         Event.MOVED: _RUNNING,
         Event.HAVE_ALL: _PUBLISH,

@@ -22,6 +22,8 @@ from .manifest import Made, make
 from .messages import Accept, Accepted, Candidate, End, Fetch, Fetching, Meta, MetaChunk, Offer
 from .negotiation import Event, Negotiation, Phase, Role
 from .routing import INLINE_MAX
+from .sealing import Authority
+from .seals import Admitting, utc
 from .seeding import Seeding
 from .sending import Sending
 from .transfer import Transfer, heard, tellable
@@ -64,6 +66,7 @@ class OutgoingOffer:
         self._size = 0
         self._state = State.PREPARING
         self._made: Made | None = None
+        self._admitting: Admitting | None = None
         self._seeding: Seeding | None = None
         self._preparing: asyncio.Task[None] | None = None
         self._receivers: dict[str, Sending] = {}
@@ -138,7 +141,10 @@ class OutgoingOffer:
 
     async def _prepare(self) -> None:
         try:
-            made = await make(self.path, salt=secrets.token_bytes(16), progress=self._hashing)
+            if self.mode is Mode.SEALED:
+                self._admitting = Admitting(Authority.make(utc(self._context.now())))
+            extra = {b"ssl-cert": self._admitting.authority.certificate} if self._admitting is not None else {}
+            made = await make(self.path, salt=secrets.token_bytes(16), extra=extra, progress=self._hashing)
         except BTError as error:
             self.fail(error)
             return
@@ -152,7 +158,7 @@ class OutgoingOffer:
         if self._state.terminal:
             return
         self._made = made
-        self._seeding = Seeding(self._context, made, self.mode, self._serving, self.fail)
+        self._seeding = Seeding(self._context, made, self._admitting, self._serving, self.fail)
         self._state = State.OFFERED
         if self.single is not None:
             self.single.feed(Event.START)
@@ -222,6 +228,7 @@ class OutgoingOffer:
             receiver.transfer.feed(Event.FAIL, NoRoute(f"the sender cannot serve by any route: {words}", excluded))
             raise _gone(receiver.transfer.error)
         routes = able & message.routes
+        certificate = receiver.admit(message.request, self._admitting) if self.has_bytes else None
         content = await self._content(message, routes)
         receiver.swarms = content is None and Route.SWARM in routes and self.has_bytes
         own = await self._ready(receiver, message)
@@ -229,7 +236,9 @@ class OutgoingOffer:
         receiver.introduced |= frozenset(peers)
         self.seeding.changed()
         report = None if self.single is not None else _REPORT_PACE
-        return Accepted(self.id, message.transfer, own, peers, content=content, report=report, routes=able)
+        return Accepted(
+            self.id, message.transfer, own, peers, content=content, report=report, routes=able, certificate=certificate
+        )
 
     def excluded(self, source: policy.Peer | None = None) -> dict[Route, str]:
         """The routes by which this side does not serve (`source`), and why."""
@@ -454,6 +463,8 @@ class OutgoingOffer:
 
     async def leave(self, receiver: Sending) -> None:
         """The transfer of `receiver` has ended."""
+        if self._admitting is not None:
+            self._admitting.forget(receiver.transfer.id or "")
         if self.single is not None:
             self._end(receiver.transfer.state, receiver.transfer.error)
         if self._seeding is not None:

@@ -22,7 +22,7 @@ from .arguments import Expires, parse_desc, parse_expires, parse_jid, parse_sour
 from .backends import Backend, RateLimits
 from .config import Config
 from .connection import Connection
-from .constants import FEATURE_IN_BAND, FEATURE_RELAY, NS, Mode, Route
+from .constants import FEATURE_IN_BAND, FEATURE_RELAY, FEATURE_SEALED, NS, Mode, Route
 from .context import Context
 from .directory import Directory
 from .errors import ConfigError, LimitExceeded, NotSupported, PeerGone, ProtocolError
@@ -37,7 +37,7 @@ from .transfer import Transfer
 log = logging.getLogger(__name__)
 
 #: What this version can do; more is designed (docs/explanation/decisions).
-MODES = frozenset({Mode.PRIVATE})
+MODES = frozenset(Mode)
 ROUTES = frozenset(Route)
 #: A client that disconnects and does not begin to connect again within so many seconds has left.
 _GRACE = 5.0
@@ -164,7 +164,7 @@ class XEP_BT(BasePlugin):
         to, local, source, how, until = await self._arguments(jid, path, mode, expires, ifrom)
         desc = parse_desc(desc)
         if self._connection.is_online:
-            to = await self._directory.resolve(to, local)
+            to = await self._directory.resolve(to, local, how)
         offer = self._exchange.offer(to=to, local=local, path=source, mode=how, expires=until, desc=desc, single=True)
         assert offer.single is not None
         return offer.single
@@ -191,7 +191,7 @@ class XEP_BT(BasePlugin):
             raise ValueError(f"mtype must be 'chat' or 'normal', not {mtype!r}")
         jid, local, source, how, until = await self._arguments(to, path, mode, expires, ifrom)
         desc = parse_desc(desc)
-        targets = await self._directory.audience(jid, local)
+        targets = await self._directory.audience(jid, local, how)
         return self._exchange.offer(
             to=jid, local=local, path=source, mode=how, expires=until, mtype=mtype, desc=desc, targets=targets
         )
@@ -339,7 +339,7 @@ class XEP_BT(BasePlugin):
     def _features(self) -> list[str]:
         """What this side really can."""
         routes = {Route.RELAY: FEATURE_RELAY, Route.IN_BAND: FEATURE_IN_BAND}
-        return [NS, *(feature for route, feature in routes.items() if route in self._config.routes)]
+        return [NS, FEATURE_SEALED, *(feature for route, feature in routes.items() if route in self._config.routes)]
 
     async def _update_caps(self) -> None:
         # Presence is the application's to begin; what it has sent is sent again, with the new caps.

@@ -7,35 +7,31 @@ import logging
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from . import addresses, policy
+from .asking import Asking, NotNow, Over
 from .backends import Admission, Download, Finished, PeerRefused, Seed, StorageFailed
-from .constants import Route, State
+from .constants import Mode, Route, State
 from .context import Context
-from .errors import BackendClosed, BTError, Cancelled, LimitExceeded, PeerGone, ProtocolError, StorageError
-from .fetching import Fetcher
+from .errors import BackendClosed, BTError, Cancelled, IntegrityError, ProtocolError, StorageError
+from .fetching import Fetcher, split
 from .manifest import Manifest
 from .messages import (
     MAX_CANDIDATES,
-    MAX_META_CHUNK,
     MAX_PEERS,
     Accept,
     Accepted,
     Candidate,
     End,
-    Meta,
-    MetaChunk,
     Peers,
-    Reply,
     Report,
-    Request,
 )
 from .negotiation import Action, Event
-from .outbox import NOT_NOW
 from .progress import Progress
 from .router import Router
 from .routing import INLINE_MAX
+from .seals import Opener, utc
 from .storage import Landing
 from .transfer import Side, heard, tellable
 
@@ -51,18 +47,6 @@ _MAX_KNOWN = 512
 _NOT_THERE = {Route.SWARM: "the sender has no BitTorrent engine, or does not reveal its address"}
 
 
-class _NotNow(Exception):
-    """The sender cannot be asked now; the text says why."""
-
-
-class _Over(Exception):
-    """The sender says that the offer has ended, and how."""
-
-    def __init__(self, reason: str, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
-
-
 class Receiving(Side):
     """Fetches one offer into `dest`."""
 
@@ -72,6 +56,8 @@ class Receiving(Side):
         self._dest = dest
         self._select = select
         self._wanted: frozenset[int] | None = None
+        self._opener: Opener | None = None
+        self._renewal: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[Exception | None] | None = None
         self._landing: Landing | None = None
         self._download: Download | None = None
@@ -140,6 +126,7 @@ class Receiving(Side):
         """Close the download; part files go, a published file stays."""
         if self._opening is not None:
             await asyncio.wait([self._opening])
+        self._stop_renewal()
         if self._router is not None:
             await self._router.stop()
         for task in (self._watcher, self._reporter):
@@ -194,21 +181,27 @@ class Receiving(Side):
     async def _contact(self) -> None:
         try:
             if self._offer.manifest is None:
-                await self._offer.learn(await self._fetch_manifest())
+                await self._offer.learn(await self._asking.manifest())
             if self._opening is None:
                 # A task of its own: a pause may stop the asking, but must not leave this half done.
                 self._opening = self._context.tasks.spawn(self._try_to_open(), f"open {self.transfer.id}")
             if (failure := await asyncio.shield(self._opening)) is not None:
                 raise failure
-            answer = await self._ask(await self._accept())
-        except _NotNow as why:
+            self._answer = await self._asking.accept(await self._accept())
+        except NotNow as why:
             self._set_why_not(str(why))
             self.transfer.feed(Event.NOT_HERE)
-        except _Over as why:
-            self.transfer.feed(*heard("cancel", why.reason, f"the sender has ended the offer: {why}"))
+        except Over as why:
+            self.transfer.feed(*heard("cancel", why.reason, str(why)))
         else:
-            self._answer = cast(Accepted, answer)
             self.transfer.feed(Event.ACCEPTED)
+
+    @property
+    def _asking(self) -> Asking:
+        assert self.transfer.id is not None
+        return Asking(
+            self._context, self._offer.message, self.transfer.id, lambda: self.transfer.peer, self._offer.local
+        )
 
     def _set_why_not(self, why: str) -> None:
         self._why_not = why
@@ -220,7 +213,8 @@ class Receiving(Side):
         routes = frozenset(set(Route) - self._excluded().keys())
         inline = INLINE_MAX if Route.INLINE in routes and 0 < self._total() <= INLINE_MAX else 0
         own = await self._own() if self._download is not None and Route.SWARM in routes else ()
-        return Accept(self._offer.id, self.transfer.id, own, routes, self._wanted, inline)
+        request = self._opener.request if self._opener is not None else None
+        return Accept(self._offer.id, self.transfer.id, own, routes, self._wanted, inline, request)
 
     def _excluded(self) -> dict[Route, str]:
         """The routes that this side leaves out, and why."""
@@ -235,32 +229,6 @@ class Receiving(Side):
     async def _own(self) -> tuple[Candidate, ...]:
         listening = await self._context.backend.candidates(self._offer.mode)
         return addresses.own(listening, self._context.config.advertise, ())
-
-    async def _ask(self, request: Request) -> Reply:
-        try:
-            return await self._context.wire.request(request, self.transfer.peer, sender=self._offer.local)
-        except PeerGone as error:
-            raise _NotNow(f"the sender cannot be reached: {error}") from error
-        except ProtocolError as error:
-            if error.condition == "gone":
-                raise _Over(error.reason or "cancel", str(error)) from error
-            if error.condition in NOT_NOW:
-                raise _NotNow(f"the sender cannot serve it now: {error}") from error
-            raise
-
-    async def _fetch_manifest(self) -> bytes:
-        assert self.transfer.id is not None
-        message, info = self._offer.message, bytearray()
-        if message.info_length > self._context.config.limits.max_manifest_size:
-            raise LimitExceeded(f"a manifest of {message.info_length} bytes is over max_manifest_size")
-        await self._ask(Accept(self._offer.id, self.transfer.id))
-        while len(info) < message.info_length:
-            length = min(MAX_META_CHUNK, message.info_length - len(info))
-            chunk = await self._ask(Meta(self._offer.id, self.transfer.id, len(info), length))
-            if not isinstance(chunk, MetaChunk) or chunk.offset != len(info) or not 0 < len(chunk.data) <= length:
-                raise ProtocolError("the sender's manifest came in disorder")
-            info += chunk.data
-        return bytes(info)
 
     async def _try_to_open(self) -> Exception | None:
         try:
@@ -278,6 +246,9 @@ class Receiving(Side):
             raise Cancelled(str(error)) from None
         self._last = Progress(total=self._total())
         has_bytes = bool(manifest.pieces_of(self._wanted))
+        if self._offer.mode is Mode.SEALED and has_bytes:
+            assert self.transfer.id is not None
+            self._opener = Opener(self._offer.id, self.transfer.id, manifest.extra[b"ssl-cert"])
         assert self.transfer.id is not None
         self._landing = await asyncio.to_thread(Landing.plan, self._dest, manifest, self._wanted, self.transfer.id)
         await self._landing.prepare(self._context.config.limits.min_free_space)
@@ -293,7 +264,7 @@ class Receiving(Side):
         fetcher = Fetcher(
             self._context, manifest, download, manifest.pieces_of(self._wanted),
             offer=self._offer.id, transfer=self.transfer.id, peer=lambda: self.transfer.peer,
-            local=self._offer.local, moved=self.transfer.touch,
+            local=self._offer.local, moved=self.transfer.touch, opener=self._opener,
         )  # fmt: skip
         return Router(
             self._context, download, fetcher,
@@ -322,6 +293,8 @@ class Receiving(Side):
         if self._download is None or self._router is None:
             self.transfer.feed(Event.HAVE_ALL)
             return
+        if self._opener is not None:
+            await self._admit(self._opener, answer.certificate, self._download)
         if answer.content is not None and await self._take_content(answer.content):
             return
         excluded = self._excluded()
@@ -333,6 +306,19 @@ class Receiving(Side):
         self._router.start(excluded)
         if answer.report is not None and self._reporter is None:
             self._reporter = self._context.tasks.spawn(self._report(answer.report), f"report {self.transfer.id}")
+
+    async def _admit(self, opener: Opener, certificate: bytes | None, download: Download) -> None:
+        """Show the certificate that the sender gave, and ask for another before it ends."""
+        now = self._context.now()
+        await download.admit(opener.admit(certificate, utc(now)))
+        assert opener.renew is not None
+        self._stop_renewal()
+        wait = max(60.0, opener.renew.timestamp() - now)
+        self._renewal = asyncio.get_running_loop().call_later(wait, self.transfer.feed, Event.FOUND)
+
+    def _stop_renewal(self) -> None:
+        if self._renewal is not None:
+            self._renewal.cancel()
 
     async def _dial_swarm(self, answer: Accepted) -> str | None:
         """Dial whom the sender named. Returns why nobody can be dialled."""
@@ -352,19 +338,16 @@ class Receiving(Side):
         manifest, download = self._offer.manifest, self._download
         assert manifest is not None
         assert download is not None
-        pieces = sorted(manifest.pieces_of(self._wanted))
-        sizes = [manifest.piece_size(piece) for piece in pieces]
-        if len(content) != sum(sizes):
-            log.warning("%s: what came with the answer is not what was offered", self.transfer)
+        try:
+            if self._opener is not None:
+                content = self._opener.open("content", 0, content)
+            pieces = split(manifest, manifest.pieces_of(self._wanted), content)
+        except IntegrityError as error:
+            log.warning("%s: what came with the answer is of no use: %s", self.transfer, error)
             return False
-        start = 0
-        for piece, size in zip(pieces, sizes, strict=True):
-            data, start = content[start : start + size], start + size
-            if not manifest.verify(piece, data):
-                log.warning("%s: what came with the answer is not what was offered", self.transfer)
-                return False
+        for piece, data in pieces:
             await download.write(piece, data)
-        self._inline = len(content)
+        self._inline = sum(len(data) for _, data in pieces)
         return True
 
     def _add(self, candidates: tuple[Candidate, ...]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .constants import Route
 
 #: So many bytes at most come inside the result of an Accept: with what else is in it they fit a stanza.
-INLINE_MAX = 5_000
+INLINE_MAX = 4_500
 #: The streams, the better one first.
 STREAMS = (Route.RELAY, Route.IN_BAND)
 

@@ -61,9 +61,9 @@ Unit = Literal["block", "layers", "content"]
 
 #: Bytes by which sealed data is longer: an ephemeral public key and a tag.
 OVERHEAD = 65 + 16
-#: Bytes of a certificate request in DER; ours have some 160.
+#: Bytes of a certificate request in DER; ours have some 190.
 MAX_REQUEST = 1_024
-#: Bytes of a certificate, in DER or PEM; ours have some 380 in DER.
+#: Bytes of a certificate, in DER or PEM; ours have some 370 in DER.
 MAX_CERTIFICATE = 2_048
 
 #: Clocks differ: everything is valid from so long before it was made.
@@ -90,7 +90,7 @@ _UNREADABLE = (
 class Authority:
     """The certificate authority of one offer, as its sender has it. Who holds it can admit to the swarm.
 
-    :ivar certificate: PEM, some 400 bytes: the value of ``ssl-cert`` in the info dict.
+    :ivar certificate: PEM, some 460 bytes: the value of ``ssl-cert`` in the info dict.
     :ivar key: PEM, a secret.
     """
 
@@ -156,7 +156,7 @@ class ReceiverKey:
     """The key of one receiver for one accept.
 
     :ivar key: PEM, a secret.
-    :ivar request: the certificate request for it, PKCS #10 in DER, some 160 bytes. Always the same.
+    :ivar request: the certificate request for it, PKCS #10 in DER, some 190 bytes. Always the same.
     """
 
     key: bytes = field(repr=False)

@@ -17,6 +17,7 @@ from .context import Context
 from .errors import BTError, SourceChanged
 from .manifest import Made
 from .messages import MAX_PEERS, Candidate
+from .seals import Admitting, utc
 from .sending import Sending
 from .sources import changed
 
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 _SOURCE_TICK = 5.0
 #: At most one Peers to each receiver in so many seconds.
 _PEERS_PACE = 5.0
+#: After so many seconds the seed shows a new certificate of its own: one is valid for seven days.
+_RENEWAL = 6 * 86_400.0
 #: So many addresses from which connections came are remembered.
 _MAX_CONFIRMED = 4_096
 
@@ -41,14 +44,16 @@ class Seeding:
         self,
         context: Context,
         made: Made,
-        mode: Mode,
+        admitting: Admitting | None,
         receivers: Callable[[], Iterable[Sending]],
         fail: Callable[[BTError], None],
     ) -> None:
         self.why_not: str | None = None
         self._context = context
         self._made = made
-        self._mode = mode
+        self._admitting = admitting
+        self._mode = Mode.PRIVATE if admitting is None else Mode.SEALED
+        self._renew_at = 0.0
         self._receivers = receivers
         self._fail = fail
         self._seed: Seed | None = None
@@ -70,7 +75,7 @@ class Seeding:
                 return None
             if self._seed is None:
                 self._seed = await self._context.backend.open_seed(
-                    self._made.manifest, self._made.paths, Admission(self._mode)
+                    self._made.manifest, self._made.paths, self._admission()
                 )
                 spawn = self._context.tasks.spawn
                 self._tasks = [
@@ -79,6 +84,12 @@ class Seeding:
                     spawn(self._introduce(), "introduce receivers"),
                 ]
             return self._seed
+
+    def _admission(self) -> Admission:
+        if self._admitting is None:
+            return Admission(self._mode)
+        self._renew_at = self._context.now() + _RENEWAL
+        return self._admitting.own(utc(self._context.now()))
 
     async def close_if_idle(self) -> bool:
         """Close the seed if it is open and nobody is served, and return whether it is closed now. It can be opened
@@ -187,7 +198,9 @@ class Seeding:
             await asyncio.sleep(_SOURCE_TICK)
             try:
                 await self.check_source()
-            except SourceChanged as error:
+                if self._admitting is not None and self._seed is not None and self._context.now() > self._renew_at:
+                    await self._seed.admit(self._admission())
+            except BTError as error:
                 self._fail(error)
                 return
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from .constants import Route, State
 from .context import Context
-from .errors import BTError
+from .errors import BTError, ProtocolError
 from .messages import Candidate, End, Peers, Report
 from .negotiation import Action
 from .progress import Progress
+from .seals import Admitting, Sealer, utc
 from .serving import Serving
 from .transfer import Side, tellable
 
@@ -66,6 +67,20 @@ class Sending(Side):
         if self._serving is None:
             self._serving = Serving(self._context, self._offer.made, self.transfer.touch)
         return self._serving
+
+    def admit(self, request: bytes | None, admitting: Admitting | None) -> bytes | None:
+        """The receiver's certificate for a sealed offer; what it is sent by streams is sealed from now on.
+
+        :raises ProtocolError: it asked for none, for one in a wrong way, or for too many.
+        """
+        if admitting is None:
+            return None
+        assert self.transfer.id is not None
+        if request is None:
+            raise ProtocolError("a sealed offer needs a certificate request", "not-acceptable")
+        if self.serving.sealer is None or self.serving.sealer.request != request:
+            self.serving.sealer = Sealer(self._offer.id, self.transfer.id, request)
+        return admitting.admit(self.transfer.id, request, utc(self._context.now()))
 
     async def do(self, action: Action) -> None:
         """Do what the table asks for."""

@@ -15,6 +15,8 @@ from .context import Context
 from .errors import BTError
 from .manifest import Made
 from .messages import BLOCK, Fetch, Fetching
+from .sealing import OVERHEAD, Unit
+from .seals import Sealer
 from .sources import read_range
 from .wire import Stream
 
@@ -31,13 +33,14 @@ class Serving:
     :ivar why_not: why the last stream broke.
     """
 
-    def __init__(self, context: Context, made: Made, moved: Callable[[], None]) -> None:
+    def __init__(self, context: Context, made: Made, moved: Callable[[], None], sealer: Sealer | None = None) -> None:
         self.sent: dict[Route, int] = {}
         self.why_not: dict[Route, str] = {}
         self._context = context
         self._made = made
         self._blocks = Blocks(made.manifest)
         self._moved = moved
+        self.sealer = sealer
         self._task: asyncio.Task[None] | None = None
 
     async def content(self, select: frozenset[int] | None) -> bytes:
@@ -49,7 +52,7 @@ class Serving:
         chosen = [file for file in made.manifest.files if file.size and (select is None or file.index in select)]
         data = b"".join([await asyncio.to_thread(read_range, made.paths[file.index], 0, file.size) for file in chosen])
         self._count(Route.INLINE, len(data))
-        return data
+        return self._seal("content", 0, data)
 
     def begin(self, fetch: Fetch, peer: JID, local: JID) -> Fetching:
         """Answer `fetch`, and open the stream that it asks for.
@@ -58,6 +61,8 @@ class Serving:
         """
         length = sum(map(self._blocks.layer_size, blocks.numbers_of(fetch.layers)))
         length += sum(map(self._blocks.size, blocks.numbers_of(fetch.blocks)))
+        if self.sealer is not None:
+            length += OVERHEAD * sum(last - first + 1 for first, last in (*fetch.layers, *fetch.blocks))
         before, self._task = (
             self._task,
             self._context.tasks.spawn(self._run(fetch, peer, local, self._task), f"stream {fetch.sid}"),
@@ -91,14 +96,12 @@ class Serving:
         if fetch.layers:
             joined = self._blocks.join(self._made.manifest.layers)
             for block in blocks.numbers_of(fetch.layers):
-                await stream.send(joined[block * BLOCK : (block + 1) * BLOCK])
+                await stream.send(self._seal("layers", block, joined[block * BLOCK : (block + 1) * BLOCK]))
         for run in self._runs(fetch.blocks):
-            data = await asyncio.to_thread(self._read, run)
-            for start in range(0, len(data), BLOCK):
-                piece = data[start : start + BLOCK]
-                await self._context.upload_pace.take(len(piece))
-                await stream.send(piece)
-                self._count(fetch.kind, len(piece))
+            for data in await asyncio.to_thread(self._read, run):
+                await self._context.upload_pace.take(len(data))
+                await stream.send(data)
+                self._count(fetch.kind, len(data) - (OVERHEAD if self.sealer is not None else 0))
 
     def _runs(self, ranges: blocks.Ranges) -> Iterator[range]:
         """Blocks of one piece that follow on each other, not too many at once."""
@@ -109,12 +112,18 @@ class Serving:
                 yield range(first, end)
                 first = end
 
-    def _read(self, run: range) -> bytes:
+    def _read(self, run: range) -> list[bytes]:
+        """Some blocks, sealed if need be. Blocks."""
         manifest = self._made.manifest
         piece = self._blocks.piece_of(run.start)
         file = manifest.file_of(piece)
         offset = (piece - file.first_piece) * manifest.piece_length + (run.start % self._blocks.per_piece) * BLOCK
-        return read_range(self._made.paths[file.index], offset, sum(map(self._blocks.size, run)))
+        data = read_range(self._made.paths[file.index], offset, sum(map(self._blocks.size, run)))
+        starts = range(0, len(data), BLOCK)
+        return [self._seal("block", n, data[at : at + BLOCK]) for n, at in zip(run, starts, strict=True)]
+
+    def _seal(self, what: Unit, index: int, data: bytes) -> bytes:
+        return data if self.sealer is None else self.sealer.seal(what, index, data)
 
     def _count(self, route: Route, count: int) -> None:
         self.sent[route] = self.sent.get(route, 0) + count

@@ -136,7 +136,7 @@ class ScriptedDownload(PlainDownload):
 class ScriptedBackend(PlainBackend):
     """Claims to swarm; the pieces are carried by :meth:`World.carry`."""
 
-    modes = frozenset({Mode.PRIVATE})
+    modes = frozenset(Mode)
 
     def __init__(self, port: int) -> None:
         super().__init__(())

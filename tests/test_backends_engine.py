@@ -15,7 +15,8 @@ from slixmpp_bt.backends._libtorrent.params import download_params, engine_indic
 from slixmpp_bt.backends._libtorrent.refusals import refusal
 from slixmpp_bt.backends._libtorrent.settings import session_settings
 from slixmpp_bt.config import Endpoint
-from slixmpp_bt.messages import MAX_CANDIDATES, Candidate
+from slixmpp_bt.constants import Mode
+from slixmpp_bt.messages import MAX_CANDIDATES
 from slixmpp_bt.testing._material import KIB, material
 
 EVERYWHERE = (Endpoint.parse("0.0.0.0"), Endpoint.parse("::"))
@@ -25,12 +26,13 @@ def listening(*addresses: str, listen: tuple[Endpoint, ...] = EVERYWHERE) -> Lis
     """As if the engine had told of these addresses, all of them this host's own."""
     found = Listening(listen, is_ours=lambda _: True)
     for number, address in enumerate(addresses):
-        found.succeeded(address, 7000 + number)
+        found.succeeded(Mode.SEALED, address, 7000 + number)
+        found.succeeded(Mode.PRIVATE, address, 8000 + number)
     return found
 
 
-def told(found: Listening) -> list[str]:
-    return [str(candidate) for candidate in found.candidates()]
+def told(found: Listening, mode: Mode = Mode.SEALED) -> list[str]:
+    return [str(candidate) for candidate in found.candidates(mode)]
 
 
 # Addresses
@@ -57,30 +59,49 @@ def test_candidates_are_at_most_eight() -> None:
 
 def test_candidates_that_went_are_not_told() -> None:
     found = Listening(EVERYWHERE)
-    found.succeeded("192.0.2.77", 7000)  # reserved for documentation: no host's own
-    assert found.anywhere
+    found.succeeded(Mode.SEALED, "192.0.2.77", 7000)  # reserved for documentation: no host's own
     assert told(found) == []
 
 
 def test_candidates_with_a_mapped_port_tell_the_outer_address() -> None:
     found = listening("10.0.0.1")
-    found.mapped(6999)
+    found.mapped("first", 6999)
     assert told(found) == ["10.0.0.1:7000"]
-    assert found.seen_as("8.8.4.4") == Candidate(ip_address("8.8.4.4"), 7000)
+    assert found.seen_as("8.8.4.4") == ip_address("8.8.4.4")
     assert told(found) == ["8.8.4.4:6999", "10.0.0.1:7000"]
+    found.mapped("first", 6998)
+    assert told(found) == ["8.8.4.4:6998", "10.0.0.1:7000"]
 
 
-def test_seen_as_takes_the_port_of_its_family() -> None:
+def test_candidates_with_ports_mapped_to_themselves_tell_each_mode_its_own() -> None:
+    found = listening("10.0.0.1")
+    found.seen_as("8.8.4.4")
+    found.mapped("first", 7000)
+    found.mapped("second", 8000)
+    assert told(found, Mode.SEALED) == ["8.8.4.4:7000", "10.0.0.1:7000"]
+    assert told(found, Mode.PRIVATE) == ["8.8.4.4:8000", "10.0.0.1:8000"]
+
+
+def test_port_is_that_of_the_mode_and_the_family() -> None:
     found = listening("127.0.0.1", "10.0.0.1", "fd00::1")
-    assert found.seen_as("203.0.113.1").port == 7001
-    assert found.seen_as("2001:db8::1").port == 7002
+    assert found.port(Mode.SEALED, ip_address("203.0.113.1")) == 7001
+    assert found.port(Mode.PRIVATE, ip_address("203.0.113.1")) == 8001
+    assert found.port(Mode.PRIVATE, ip_address("2001:db8::1")) == 8002
+
+
+def test_complete_needs_a_socket_for_every_mode() -> None:
+    found = Listening(EVERYWHERE)
+    found.succeeded(Mode.PRIVATE, "10.0.0.1", 7000)
+    assert not found.complete
+    found.succeeded(Mode.SEALED, "10.0.0.1", 7001)
+    assert found.complete
 
 
 def test_failure_names_every_socket() -> None:
     found = Listening(EVERYWHERE)
     found.failed("first: taken")
     found.failed("second: forbidden")
-    assert not found.anywhere
+    assert not found.complete
     assert "taken" in found.failure
     assert "forbidden" in found.failure
 
@@ -154,7 +175,7 @@ async def test_seed_params_never_write(tmp_path: Path) -> None:
 
 def test_session_settings_listen_where_they_are_told() -> None:
     settings = session_settings((*EVERYWHERE, Endpoint.parse("10.0.0.1:6881")), RateLimits(1000, None), True)
-    assert settings["listen_interfaces"] == "0.0.0.0:0,[::]:0,10.0.0.1:6881"
+    assert settings["listen_interfaces"] == "0.0.0.0:0s,0.0.0.0:0,[::]:0s,[::]:0,10.0.0.1:6881s,10.0.0.1:0"
     assert settings["upload_rate_limit"] == 1000
     assert settings["download_rate_limit"] == 0
     assert settings["enable_upnp"]

@@ -15,7 +15,6 @@ import pytest
 
 from slixmpp_bt.backends import (
     UNLIMITED,
-    Admission,
     Backend,
     Download,
     PeerConnected,
@@ -97,23 +96,6 @@ async def _read_all(reader: asyncio.StreamReader) -> bytes:
         return await reader.read()
     except ConnectionError:
         return b""
-
-
-async def test_mode_without_swarm_stores_and_opens_no_socket(tmp_path: Path) -> None:
-    given = await material(tmp_path, SIZE)
-    others = set(Mode) - LibtorrentBackend.modes
-    if not others:
-        pytest.skip("it swarms in every mode")
-    other = others.pop()
-    async with running(make_backend) as backend:
-        download = await backend.open_download(given.manifest, given.parts, Admission(other))
-        for piece in range(given.manifest.piece_count):
-            await download.write(piece, given.piece(piece))
-        assert await download.finished()
-        assert await backend.candidates(other) == ()
-        assert isinstance(backend, LibtorrentBackend)
-        assert backend._session is None
-    assert given.arrived()
 
 
 # Resources

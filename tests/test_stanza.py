@@ -67,10 +67,24 @@ THERE = Candidate(ip_address("198.51.100.4"), 51413)
 
 WITHDRAW = Withdraw("offer-1")
 ACCEPT = Accept(
-    "offer-1", "t-1", (HERE, THERE), frozenset({Route.SWARM, Route.IN_BAND}), frozenset({0, 1, 2, 7, 9}), 5_000
+    "offer-1",
+    "t-1",
+    (HERE, THERE),
+    frozenset({Route.SWARM, Route.IN_BAND}),
+    frozenset({0, 1, 2, 7, 9}),
+    5_000,
+    b"a request",
 )
 ACCEPTED = Accepted(
-    "offer-1", "t-1", (HERE,), (THERE,), Share(1, 4), b"hello", 10, frozenset({Route.SWARM, Route.RELAY})
+    "offer-1",
+    "t-1",
+    (HERE,),
+    (THERE,),
+    Share(1, 4),
+    b"hello",
+    10,
+    frozenset({Route.SWARM, Route.RELAY}),
+    b"a certificate",
 )
 PROXY = StreamHost(JID("proxy.example.org"), "198.51.100.9", 7777)
 FETCH = Fetch("offer-1", "t-1", "s-1", Route.RELAY, ((0, 15), (48, 48)), ((0, 1),), (PROXY,))
@@ -148,7 +162,14 @@ anything: st.SearchStrategy[Any] = st.one_of(
     offers(),
     st.builds(Withdraw, tokens),
     st.builds(
-        Accept, tokens, tokens, several(8), st.frozensets(st.sampled_from(Route)), maybe(selections), inline=numbers
+        Accept,
+        tokens,
+        tokens,
+        several(8),
+        st.frozensets(st.sampled_from(Route)),
+        maybe(selections),
+        inline=numbers,
+        request=maybe(st.binary(max_size=200)),
     ),
     st.builds(
         Accepted,
@@ -157,6 +178,7 @@ anything: st.SearchStrategy[Any] = st.one_of(
         maybe(st.binary(max_size=200)),
         report=maybe(st.integers(messages.MIN_REPORT, messages.MAX_REPORT)),
         routes=maybe(st.frozensets(st.sampled_from(Route), min_size=1)),
+        certificate=maybe(st.binary(max_size=400)),
     ),
     fetches(),
     st.builds(Fetching, tokens, tokens, st.integers(1, messages.MAX_NUMBER)),
@@ -394,6 +416,10 @@ REFUSED: list[tuple[stanza.AnyMessage, Callable[[ET.Element], object], str]] = [
     (ACCEPT, saying("select", "0-65535 0"), BEYOND),
     (ACCEPTED, having("accepted", "report", "4"), BAD),
     (ACCEPTED, having("accepted", "report", "86401"), BAD),
+    (ACCEPT, saying("request", "QQ"), BAD),
+    (ACCEPT, saying("request", "A" * 1_372), BEYOND),
+    (ACCEPTED, saying("certificate", "?"), BAD),
+    (ACCEPTED, saying("certificate", "A" * 2_740), BEYOND),
     (ACCEPTED, saying("content", "?"), BAD),
     (ACCEPTED, having("share", "index", "4"), BAD),
     (ACCEPTED, having("share", "count", "0"), BAD),

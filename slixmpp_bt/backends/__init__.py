@@ -1,10 +1,10 @@
 """The pluggable engines, and the contract that they fulfil."""
 
 from ..errors import BackendClosed
+from .admission import Admission
 from .base import (
     UNLIMITED,
     AddressLearnt,
-    Admission,
     Backend,
     Download,
     Event,

@@ -21,6 +21,7 @@ from ..constants import Mode
 from ..errors import StorageError
 from ..manifest import Manifest
 from ..messages import Candidate
+from .admission import Admission
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,6 @@ class RateLimits:
 
 #: No caps.
 UNLIMITED = RateLimits()
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """Who may join the swarm of an offer. In ``private`` mode: who knows the info-hash and an address."""
-
-    mode: Mode = Mode.PRIVATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +53,9 @@ class PeerConnected:
 @dataclass(frozen=True, slots=True)
 class PeerRefused:
     """A peer could not be reached, hung up or was turned away; `reason` is in words a user understands.
+
+    That includes a candidate that did not take this side's certificate, or whose certificate this side did not take.
+    Who dials this side in vain may be left unmentioned: nobody knows which offer it meant.
 
     A candidate that is dialled again and again is reported again only when the reason changes.
     """
@@ -156,7 +153,7 @@ class Swarm(ABC):
     :class:`~slixmpp_bt.errors.BackendClosed` after the end.
 
     In a mode in which its backend cannot swarm, a handle has no peers and candidates mean nothing to it; all else
-    works.
+    works. In ``sealed`` mode it dials nobody, and nobody can dial it, before it has a certificate.
     """
 
     #: What happens, in order; it ends when the handle is closed.
@@ -170,6 +167,17 @@ class Swarm(ABC):
     def remove_candidates(self, candidates: Iterable[Candidate]) -> None:
         """Forget these and hang up on them, as far as a connection can be told to be theirs (others at the same address
         may be hung up on too, and are dialled again). Unknown ones are ignored."""
+
+    @abstractmethod
+    async def admit(self, admission: Admission) -> None:
+        """Give or renew the certificate of a sealed offer, and dial every candidate at once, unless paused or while
+        somebody is connected. In ``private`` mode it does nothing.
+
+        Connections that are there stay, whatever becomes of the certificates by which they were made: they outlast
+        the end of either's validity. To hang up on those whose time is over, :meth:`pause` and :meth:`resume`.
+
+        :raises ValueError: `admission` is of another mode, has no certificate, or one that its key does not fit.
+        """
 
     @abstractmethod
     async def pause(self) -> None:
@@ -270,7 +278,8 @@ class Download(Swarm):
 class Backend(ABC):
     """An engine, owned by one plugin.
 
-    :param listen: where to listen; port 0 is any port.
+    :param listen: where to listen; port 0 is any port. A backend that needs a port for each mode takes this one for
+        ``sealed`` offers, and any for ``private`` ones: who forwards one port by hand forwards it for the default.
     :param rates: the caps that :meth:`set_limits` changes.
     :param port_mapping: whether UPnP and NAT-PMP may be used.
 
@@ -310,6 +319,8 @@ class Backend(ABC):
 
         :raises StorageError: a file is missing or has the wrong size.
         :raises ValueError: `manifest` is not :attr:`~slixmpp_bt.manifest.Manifest.verifiable`.
+        :raises ValueError: `admission` is not for it, as ``admission.check(manifest)`` says.
+        :raises ProtocolError: it has no certificate authority where one should be.
         :raises BTError: the offer is open already.
         :raises BackendUnavailable: as :meth:`candidates`.
         """
@@ -330,6 +341,8 @@ class Backend(ABC):
             fetched again; one that cannot be read, or is of another offer, counts as none.
         :param select: the indices of the wanted files; None for all. `files` has at least these; no other is touched.
         :raises StorageError: the files cannot be written to.
+        :raises ValueError: `admission` is not for `manifest`, as ``admission.check(manifest)`` says.
+        :raises ProtocolError: it has no certificate authority where one should be.
         :raises BTError: the offer is open already.
         :raises BackendUnavailable: as :meth:`candidates`.
         """

@@ -1,7 +1,15 @@
 """The default backend: libtorrent 2.0 or 2.1, closed to the public.
 
-No DHT, no local discovery, no peer exchange, no trackers; UPnP and NAT-PMP only if asked for. Who does not know the
-info-hash and an address does not find it, and the handshake gives neither away (message stream encryption).
+No DHT, no local discovery, no peer exchange, no trackers; UPnP and NAT-PMP only if asked for.
+
+A ``private`` offer is served on a plain port: who does not know the info-hash and an address does not find it, and the
+handshake gives neither away (message stream encryption). A ``sealed`` one is an SSL torrent, served on a TLS port only:
+each side of a connection demands a certificate of the other that the offer's authority signed. The info-hash passes in
+the clear there (as the name of the server asked for), the peers' certificates only with TLS 1.2.
+
+Known limits of ``sealed``: a certificate that ends cuts no connection; who refused the other's certificate is known to
+the side that dialled, not to the one dialled; one certificate admits whoever holds it and its key; and libtorrent waits
+without end for a TLS handshake that somebody began and leaves unfinished, each of which holds a descriptor.
 """
 
 from __future__ import annotations
@@ -16,7 +24,8 @@ from ..constants import Mode
 from ..errors import BackendClosed, BackendUnavailable
 from ..manifest import Manifest
 from ..messages import Candidate
-from .base import UNLIMITED, Admission, Backend, Download, RateLimits, Seed
+from .admission import Admission
+from .base import UNLIMITED, Backend, Download, RateLimits, Seed
 from .plain import PlainBackend
 
 if TYPE_CHECKING:
@@ -26,7 +35,7 @@ if TYPE_CHECKING:
 class LibtorrentBackend(Backend):
     """See :class:`~slixmpp_bt.backends.Backend`. It costs three threads and about a megabyte once it has started."""
 
-    modes = frozenset({Mode.PRIVATE})
+    modes = frozenset({Mode.PRIVATE, Mode.SEALED})
 
     def __init__(
         self, listen: tuple[Endpoint, ...], rates: RateLimits = UNLIMITED, *, port_mapping: bool = False
@@ -37,14 +46,14 @@ class LibtorrentBackend(Backend):
         self._starting = asyncio.Lock()
         self._closed = False
         self._callbacks: list[Callable[[], None]] = []
-        self._told: tuple[Candidate, ...] = ()
+        self._told: dict[Mode, tuple[Candidate, ...]] = {}
 
     async def candidates(self, mode: Mode) -> tuple[Candidate, ...]:
         if mode not in self.modes:
             return ()
         session = await self._started()
-        self._told = session.listening.candidates()
-        return self._told
+        self._told[mode] = session.listening.candidates(mode)
+        return self._told[mode]
 
     def on_candidates_changed(self, callback: Callable[[], None]) -> None:
         self._callbacks.append(callback)
@@ -56,7 +65,7 @@ class LibtorrentBackend(Backend):
             raise ValueError("a seed needs the piece layers")
         from ._libtorrent.seed import TorrentSeed
 
-        seed = TorrentSeed(await self._started(), manifest, files, manifest.layers)
+        seed = TorrentSeed(await self._started(), manifest, files, admission, manifest.layers)
         await seed.open()
         return seed
 
@@ -73,7 +82,7 @@ class LibtorrentBackend(Backend):
             return await self._plain.open_download(manifest, files, admission, checkpoint=checkpoint, select=select)
         from ._libtorrent.download import TorrentDownload
 
-        download = TorrentDownload(await self._started(), manifest, files, checkpoint, select)
+        download = TorrentDownload(await self._started(), manifest, files, admission, checkpoint, select)
         await download.open()
         return download
 
@@ -94,7 +103,8 @@ class LibtorrentBackend(Backend):
     def _swarms(self, manifest: Manifest, admission: Admission) -> bool:
         """Whether there is something to swarm: files that are all empty make no torrent."""
         self._check_open()
-        return admission.mode in self.modes and manifest.piece_count > 0
+        admission.check(manifest)
+        return manifest.piece_count > 0
 
     async def _started(self) -> Session:
         self._check_open()
@@ -114,8 +124,11 @@ class LibtorrentBackend(Backend):
             return self._session
 
     def _on_change(self) -> None:
-        if self._session is not None and self._told and self._session.listening.candidates() != self._told:
-            self._told = self._session.listening.candidates()
+        if self._session is None:
+            return
+        now = {mode: self._session.listening.candidates(mode) for mode in self._told}
+        if now != self._told:
+            self._told = now
             for callback in self._callbacks:
                 callback()
 

@@ -19,9 +19,9 @@ from ..manifest import Manifest
 from ..messages import Candidate
 from ..threads import in_thread
 from . import _store
+from .admission import Admission
 from .base import (
     UNLIMITED,
-    Admission,
     Backend,
     Download,
     EventStream,
@@ -53,6 +53,7 @@ class PlainBackend(Backend):
 
     async def open_seed(self, manifest: Manifest, files: Mapping[int, Path], admission: Admission) -> Seed:
         self._check_new(manifest)
+        admission.check(manifest)
         if not manifest.verifiable:
             raise ValueError("a seed needs the piece layers")
         seed = PlainSeed(manifest, self._handles)
@@ -69,6 +70,7 @@ class PlainBackend(Backend):
         select: frozenset[int] | None = None,
     ) -> Download:
         self._check_new(manifest)
+        admission.check(manifest)
         download = PlainDownload(manifest, select, self._handles)
         await download.open(files, checkpoint)
         return download
@@ -108,6 +110,10 @@ class PlainSwarm(Swarm):
 
     def remove_candidates(self, candidates: Iterable[Candidate]) -> None:
         self._check_open()
+
+    async def admit(self, admission: Admission) -> None:
+        self._check_open()
+        admission.check(self._manifest)
 
     async def pause(self) -> None:
         self._check_open()

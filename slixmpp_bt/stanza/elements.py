@@ -61,7 +61,8 @@ class Withdraw(Payload):
 
 
 class Accept(Payload):
-    """The receiver wants it. An iq of type ``set``. Without ``<select/>`` all files are wanted.
+    """The receiver wants it. An iq of type ``set``. Without ``<select/>`` all files are wanted; ``<request/>`` asks for
+    a certificate of a sealed offer.
 
     .. code-block:: xml
 
@@ -70,6 +71,7 @@ class Accept(Payload):
           <route>swarm</route>
           <route>in-band</route>
           <select>0-3 7 9-12</select>
+          <request>MIGzMFsCAQAwADBZMBM=</request>
         </accept>
     """
 
@@ -92,6 +94,7 @@ class Accepted(Payload):
           <share index='1' count='4'/>
           <route>swarm</route>
           <route>in-band</route>
+          <certificate>MIIBXzCCAQWgAwIBAgI=</certificate>
           <content>aGVsbG8=</content>
         </accepted>
     """

@@ -52,6 +52,16 @@ def _write_routes(xml: Element, routes: Iterable[Route]) -> None:
         subelement(xml, "route").text = route.value
 
 
+def _read_blob(xml: Element, name: str, most: int) -> bytes | None:
+    found = xml.find(f"{{{NS}}}{name}")
+    return None if found is None else blob(found, most)
+
+
+def _write_blob(xml: Element, name: str, data: bytes | None) -> None:
+    if data is not None:
+        subelement(xml, name).text = b64encode(data).decode()
+
+
 def _read_accept(xml: Element) -> messages.Accept:
     select = xml.find(f"{{{NS}}}select")
     return messages.Accept(
@@ -61,6 +71,7 @@ def _read_accept(xml: Element) -> messages.Accept:
         routes=_read_routes(xml),
         select=None if select is None else _read_select(select.text or ""),
         inline=number(xml, "inline") if "inline" in xml.attrib else 0,
+        request=_read_blob(xml, "request", messages.MAX_REQUEST),
     )
 
 
@@ -72,11 +83,12 @@ def _write_accept(accept: messages.Accept) -> Element:
     _write_routes(xml, accept.routes)
     if accept.select is not None:
         subelement(xml, "select").text = _ranges(accept.select)
+    _write_blob(xml, "request", accept.request)
     return xml
 
 
 def _read_accepted(xml: Element) -> messages.Accepted:
-    peers, content = xml.find(f"{{{NS}}}peers"), xml.find(f"{{{NS}}}content")
+    peers = xml.find(f"{{{NS}}}peers")
     report = messages.MIN_REPORT, messages.MAX_REPORT
     return messages.Accepted(
         id=token(xml, "id"),
@@ -84,7 +96,8 @@ def _read_accepted(xml: Element) -> messages.Accepted:
         candidates=_read_candidates(xml, "candidate", messages.MAX_CANDIDATES),
         peers=() if peers is None else _read_candidates(peers, "candidate", messages.MAX_PEERS),
         share=_read_share(xml),
-        content=None if content is None else blob(content),
+        content=_read_blob(xml, "content", messages.MAX_BLOB),
+        certificate=_read_blob(xml, "certificate", messages.MAX_CERTIFICATE),
         report=number(xml, "report", *report) if "report" in xml.attrib else None,
         routes=_read_routes(xml) or None,
     )
@@ -99,8 +112,8 @@ def _write_accepted(accepted: messages.Accepted) -> Element:
         _write_candidates(subelement(xml, "peers"), "candidate", accepted.peers)
     _write_share(xml, accepted.share)
     _write_routes(xml, accepted.routes or ())
-    if accepted.content is not None:
-        subelement(xml, "content").text = b64encode(accepted.content).decode()
+    _write_blob(xml, "certificate", accepted.certificate)
+    _write_blob(xml, "content", accepted.content)
     return xml
 
 

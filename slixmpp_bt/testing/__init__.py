@@ -42,6 +42,8 @@ What goes wrong in the world can go wrong here: :attr:`LoopbackServer.faults` lo
 restart of the server, and `max_stanza`, `rate` and `burst` are the limits that real servers have. Prosody as Debian
 ships it reads 10,000 bytes a second, ejabberd 3,000 with a burst of 20,000; both accept stanzas of 262,144 bytes.
 
+With ``proxy=True`` it also offers a SOCKS5 proxy (XEP-0065), by which clients send bytes around the server.
+
 It is not a server to run: there is no federation, no archive, no carbons, no stream management, and its passwords are
 in memory as they are.
 """

@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -15,6 +16,7 @@ from ..backends import UNLIMITED, Admission, Backend, Event, RateLimits, Swarm
 from ..config import Endpoint
 from ..constants import Mode
 from ..manifest import Manifest, ManifestLimits, make
+from ..sealing import Authority
 
 KIB = 1024
 #: Seconds after which something that must happen counts as missing: a limit for slow machines, not a measure.
@@ -59,12 +61,23 @@ class Material:
     :ivar bare: the same as parsed from the info dict, without them.
     :ivar paths: the files by index.
     :ivar parts: where a receiver puts them, by index.
+    :ivar authority: of a sealed offer; None makes it a private one.
     """
 
     manifest: Manifest
     bare: Manifest
     paths: Mapping[int, Path]
     parts: Mapping[int, Path]
+    authority: Authority | None = None
+
+    @property
+    def mode(self) -> Mode:
+        """That of the offer."""
+        return Mode.PRIVATE if self.authority is None else Mode.SEALED
+
+    def admission(self) -> Admission:
+        """A new one for whoever is invited."""
+        return PRIVATE if self.authority is None else admitted_by(self.authority)
 
     def piece(self, index: int) -> bytes:
         """The content of a piece."""
@@ -82,7 +95,18 @@ class Material:
         return replace(self, parts={index: directory / f"{index}.part" for index in self.paths})
 
 
-async def material(directory: Path, *sizes: int, seed: int = 0, names: Mapping[int, str] | None = None) -> Material:
+def admitted_by(authority: Authority) -> Admission:
+    """An admission to the offer of `authority`, valid now."""
+    return Admission(Mode.SEALED, *authority.issue(datetime.now(UTC)))
+
+
+async def material(
+    directory: Path,
+    *sizes: int,
+    seed: int = 0,
+    names: Mapping[int, str] | None = None,
+    mode: Mode = Mode.PRIVATE,
+) -> Material:
     """One file of random bytes, or a directory of several, of `sizes`; the same again for the same `seed`.
 
     A size that is that of the file before gets the same content.
@@ -95,9 +119,11 @@ async def material(directory: Path, *sizes: int, seed: int = 0, names: Mapping[i
         content = content if len(content) == size else rng.randbytes(size)
         (source / (names or {}).get(index, f"{index:05}")).write_bytes(content)
     offered = source if len(sizes) > 1 else next(source.iterdir())
-    made = await make(offered, salt=rng.randbytes(16))
+    authority = Authority.make(datetime.now(UTC)) if mode is Mode.SEALED else None
+    extra = {} if authority is None else {b"ssl-cert": authority.certificate}
+    made = await make(offered, salt=rng.randbytes(16), extra=extra)
     bare = Manifest.parse(made.manifest.info, _GENEROUS)
-    return Material(made.manifest, bare, made.paths, {}).at(target)
+    return Material(made.manifest, bare, made.paths, {}, authority).at(target)
 
 
 Factory = Callable[[tuple[Endpoint, ...], RateLimits], Backend]

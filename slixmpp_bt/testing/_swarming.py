@@ -45,6 +45,10 @@ def closed_port() -> Candidate:
         return Candidate(ip_address("127.0.0.1"), probe.getsockname()[1])
 
 
+#: Runs a test in every mode.
+modes = pytest.mark.parametrize("mode", list(Mode))
+
+
 class SwarmConformance(ABC):
     """What a backend does with peers. All tests are skipped for one without a mode to swarm in."""
 
@@ -52,27 +56,30 @@ class SwarmConformance(ABC):
     def make_backend(self, listen: tuple[Endpoint, ...], rates: RateLimits) -> Backend:
         """The backend to test."""
 
-    async def backends(self, stack: AsyncExitStack, count: int, rates: RateLimits = UNLIMITED) -> list[Backend]:
-        """So many backends, closed when `stack` is; the test is skipped if they cannot swarm."""
+    async def backends(
+        self, stack: AsyncExitStack, count: int, rates: RateLimits = UNLIMITED, *, mode: Mode = Mode.PRIVATE
+    ) -> list[Backend]:
+        """So many backends, closed when `stack` is; the test is skipped if they cannot swarm in `mode`."""
         found = [await stack.enter_async_context(running(self.make_backend, LOOPBACK, rates)) for _ in range(count)]
-        if Mode.PRIVATE not in found[0].modes:
-            pytest.skip("this backend has no swarm")
+        if mode not in found[0].modes:
+            pytest.skip(f"this backend has no swarm for {mode} offers")
         return found
 
     async def pair(self, stack: AsyncExitStack, given: Material) -> tuple[Backend, Seed, Backend, Download]:
         """A seed, and a download that knows no more than the info dict, each in a backend of its own."""
-        sender, receiver = await self.backends(stack, 2)
-        seed = await sender.open_seed(given.manifest, given.paths, PRIVATE)
-        download = await receiver.open_download(given.bare, given.parts, PRIVATE)
+        sender, receiver = await self.backends(stack, 2, mode=given.mode)
+        seed = await sender.open_seed(given.manifest, given.paths, given.admission())
+        download = await receiver.open_download(given.bare, given.parts, given.admission())
         return sender, seed, receiver, download
 
     # Candidates
 
+    @modes
     @on_a_loop
-    async def test_candidates_on_loopback_can_be_dialled(self) -> None:
+    async def test_candidates_on_loopback_can_be_dialled(self, mode: Mode) -> None:
         async with AsyncExitStack() as stack:
-            (backend,) = await self.backends(stack, 1)
-            (candidate,) = await backend.candidates(Mode.PRIVATE)
+            (backend,) = await self.backends(stack, 1, mode=mode)
+            (candidate,) = await backend.candidates(mode)
             assert candidate.address.is_loopback
             _, writer = await asyncio.open_connection(str(candidate.address), candidate.port)
             writer.close()
@@ -102,65 +109,70 @@ class SwarmConformance(ABC):
                 if not backend.modes:
                     pytest.skip("this backend has no swarm")
                 with pytest.raises(BackendUnavailable, match=str(listen[0].port)):
-                    await backend.candidates(Mode.PRIVATE)
+                    await backend.candidates(_mode_with_a_port(backend))
 
     # One to one
 
     @pytest.mark.parametrize("size", [1, 16 * KIB, SIZE, 3 * 1024 * KIB])
+    @modes
     @on_a_loop
-    async def test_download_that_dials_arrives(self, tmp_path: Path, size: int) -> None:
-        given = await material(tmp_path, size)
+    async def test_download_that_dials_arrives(self, tmp_path: Path, size: int, mode: Mode) -> None:
+        given = await material(tmp_path, size, mode=mode)
         async with AsyncExitStack() as stack:
             sender, _, _, download = await self.pair(stack, given)
-            download.add_candidates(await sender.candidates(Mode.PRIVATE))
+            download.add_candidates(await sender.candidates(mode))
             await fetched(download)
             assert given.arrived()
             assert download.status().downloaded >= size
             assert download.have() == frozenset(range(given.manifest.piece_count))
 
+    @modes
     @on_a_loop
-    async def test_download_that_is_dialled_arrives(self, tmp_path: Path) -> None:
-        given = await material(tmp_path, SIZE)
+    async def test_download_that_is_dialled_arrives(self, tmp_path: Path, mode: Mode) -> None:
+        given = await material(tmp_path, SIZE, mode=mode)
         async with AsyncExitStack() as stack:
             _, seed, receiver, download = await self.pair(stack, given)
-            seed.add_candidates(await receiver.candidates(Mode.PRIVATE))
+            seed.add_candidates(await receiver.candidates(mode))
             await fetched(download)
         assert given.arrived()
 
+    @modes
     @on_a_loop
-    async def test_download_when_both_dial_arrives_and_both_tell_who_connected(self, tmp_path: Path) -> None:
-        given = await material(tmp_path, SIZE)
+    async def test_download_when_both_dial_arrives_and_both_tell_who_is_there(self, tmp_path: Path, mode: Mode) -> None:
+        given = await material(tmp_path, SIZE, mode=mode)
         async with AsyncExitStack() as stack:
             sender, seed, receiver, download = await self.pair(stack, given)
-            seed.add_candidates(await receiver.candidates(Mode.PRIVATE))
-            download.add_candidates(await sender.candidates(Mode.PRIVATE))
+            seed.add_candidates(await receiver.candidates(mode))
+            download.add_candidates(await sender.candidates(mode))
             await event(seed, PeerConnected)
             await event(download, PeerConnected)
             await until(lambda: download.have() == frozenset(range(given.manifest.piece_count)), "all pieces")
             assert await download.finished()
         assert given.arrived()
 
+    @modes
     @on_a_loop
-    async def test_download_by_ipv6_arrives(self, tmp_path: Path) -> None:
+    async def test_download_by_ipv6_arrives(self, tmp_path: Path, mode: Mode) -> None:
         if not _has_ipv6():
             pytest.skip("this host has no IPv6")
-        given, listen = await material(tmp_path, SIZE), (Endpoint.parse("::1"),)
+        given, listen = await material(tmp_path, SIZE, mode=mode), (Endpoint.parse("::1"),)
         async with running(self.make_backend, listen) as sender, running(self.make_backend, listen) as receiver:
-            if not sender.modes:
+            if mode not in sender.modes:
                 pytest.skip("this backend has no swarm")
-            await sender.open_seed(given.manifest, given.paths, PRIVATE)
-            download = await receiver.open_download(given.bare, given.parts, PRIVATE)
-            download.add_candidates(await sender.candidates(Mode.PRIVATE))
+            await sender.open_seed(given.manifest, given.paths, given.admission())
+            download = await receiver.open_download(given.bare, given.parts, given.admission())
+            download.add_candidates(await sender.candidates(mode))
             await fetched(download)
         assert given.arrived()
 
+    @modes
     @on_a_loop
-    async def test_download_of_a_tree_arrives(self, tmp_path: Path) -> None:
+    async def test_download_of_a_tree_arrives(self, tmp_path: Path, mode: Mode) -> None:
         names = {1: "n" * 255, 3: "ü" * 127, 4: "CON", 5: ".pad"}
-        given = await material(tmp_path, SIZE, 16 * KIB, 0, 5, 70 * KIB, 70 * KIB, 1, names=names)
+        given = await material(tmp_path, SIZE, 16 * KIB, 0, 5, 70 * KIB, 70 * KIB, 1, names=names, mode=mode)
         async with AsyncExitStack() as stack:
             sender, _, _, download = await self.pair(stack, given)
-            download.add_candidates(await sender.candidates(Mode.PRIVATE))
+            download.add_candidates(await sender.candidates(mode))
             await fetched(download)
         assert all(given.arrived(index) for index in given.parts)
         assert {path.name for path in given.parts[0].parent.iterdir()} == {p.name for p in given.parts.values()}
@@ -178,16 +190,17 @@ class SwarmConformance(ABC):
         assert given.arrived(2)
         assert [path.name for path in given.parts[2].parent.iterdir()] == [given.parts[2].name]
 
+    @modes
     @on_a_loop
-    async def test_download_many_at_once_all_arrive(self, tmp_path: Path) -> None:
-        all_given = [await material(tmp_path, 40 * KIB, seed=number) for number in range(20)]
+    async def test_download_many_at_once_all_arrive(self, tmp_path: Path, mode: Mode) -> None:
+        all_given = [await material(tmp_path, 40 * KIB, seed=number, mode=mode) for number in range(20)]
         async with AsyncExitStack() as stack:
-            sender, receiver = await self.backends(stack, 2)
-            candidates = await sender.candidates(Mode.PRIVATE)
+            sender, receiver = await self.backends(stack, 2, mode=mode)
+            candidates = await sender.candidates(mode)
             downloads = []
             for given in all_given:
-                await sender.open_seed(given.manifest, given.paths, PRIVATE)
-                downloads.append(await receiver.open_download(given.bare, given.parts, PRIVATE))
+                await sender.open_seed(given.manifest, given.paths, given.admission())
+                downloads.append(await receiver.open_download(given.bare, given.parts, given.admission()))
                 downloads[-1].add_candidates(candidates)
             await asyncio.gather(*map(fetched, downloads))
         assert all(given.arrived() for given in all_given)
@@ -196,40 +209,44 @@ class SwarmConformance(ABC):
 
     @on_a_loop
     async def test_candidate_that_does_not_answer_is_told_once_and_dialled_again(self, tmp_path: Path) -> None:
-        given, nobody = await material(tmp_path, SIZE), closed_port()
-        async with AsyncExitStack() as stack:
-            (receiver,) = await self.backends(stack, 1)
-            download = await receiver.open_download(given.bare, given.parts, PRIVATE)
+        nobody = closed_port()
+        async with running(self.make_backend) as receiver, AsyncExitStack() as stack:
+            if not receiver.modes:
+                pytest.skip("this backend has no swarm")
+            given = await material(tmp_path, SIZE, mode=_mode_with_a_port(receiver))
+            download = await receiver.open_download(given.bare, given.parts, given.admission())
             download.add_candidates((nobody,))
             refused = await event(download, PeerRefused)
             assert refused.candidate == nobody
             assert refused.reason
             late = (Endpoint(nobody.address, nobody.port),)
             sender = await stack.enter_async_context(running(self.make_backend, late))
-            await sender.open_seed(given.manifest, given.paths, PRIVATE)
+            await sender.open_seed(given.manifest, given.paths, given.admission())
             await fetched(download)
         assert given.arrived()
 
+    @modes
     @on_a_loop
-    async def test_peer_that_came_and_went_is_told(self, tmp_path: Path) -> None:
-        given = await material(tmp_path, 1)
+    async def test_peer_that_came_and_went_is_told(self, tmp_path: Path, mode: Mode) -> None:
+        given = await material(tmp_path, 1, mode=mode)
         async with AsyncExitStack() as stack:
             _, seed, receiver, download = await self.pair(stack, given)
-            there = await receiver.candidates(Mode.PRIVATE)
+            there = await receiver.candidates(mode)
             seed.add_candidates(there)
             await fetched(download)
             await download.aclose()
             assert (await event(seed, PeerConnected)).candidate in there
             assert (await event(seed, PeerRefused)).candidate in there
 
+    @modes
     @on_a_loop
-    async def test_pause_hangs_up_and_resume_goes_on(self, tmp_path: Path) -> None:
-        given = await material(tmp_path, 1024 * KIB)
+    async def test_pause_hangs_up_and_resume_goes_on(self, tmp_path: Path, mode: Mode) -> None:
+        given = await material(tmp_path, 1024 * KIB, mode=mode)
         async with AsyncExitStack() as stack:
             sender, seed, _, download = await self.pair(stack, given)
             last = given.manifest.piece_count - 1
             download.claim({last})
-            download.add_candidates(await sender.candidates(Mode.PRIVATE))
+            download.add_candidates(await sender.candidates(mode))
             await event(seed, PeerConnected)
             await download.pause()
             await event(seed, PeerRefused)
@@ -240,27 +257,29 @@ class SwarmConformance(ABC):
             await fetched(download)
         assert given.arrived()
 
+    @modes
     @on_a_loop
-    async def test_seed_that_is_paused_and_resumed_serves(self, tmp_path: Path) -> None:
-        given = await material(tmp_path, SIZE)
+    async def test_seed_that_is_paused_and_resumed_serves(self, tmp_path: Path, mode: Mode) -> None:
+        given = await material(tmp_path, SIZE, mode=mode)
         async with AsyncExitStack() as stack:
             sender, seed, receiver, download = await self.pair(stack, given)
             await seed.pause()
-            download.add_candidates(await sender.candidates(Mode.PRIVATE))
+            download.add_candidates(await sender.candidates(mode))
             await event(download, PeerRefused)
             assert download.have() == frozenset()
-            seed.add_candidates(await receiver.candidates(Mode.PRIVATE))
+            seed.add_candidates(await receiver.candidates(mode))
             await seed.resume()
             await fetched(download)
         assert given.arrived()
 
+    @modes
     @on_a_loop
-    async def test_remove_candidates_hangs_up_and_forgets(self, tmp_path: Path) -> None:
-        given = await material(tmp_path, SIZE)
+    async def test_remove_candidates_hangs_up_and_forgets(self, tmp_path: Path, mode: Mode) -> None:
+        given = await material(tmp_path, SIZE, mode=mode)
         async with AsyncExitStack() as stack:
             sender, seed, _, download = await self.pair(stack, given)
             download.claim(range(given.manifest.piece_count))
-            candidates = await sender.candidates(Mode.PRIVATE)
+            candidates = await sender.candidates(mode)
             download.add_candidates(candidates)
             await event(seed, PeerConnected)
             download.remove_candidates((*candidates, closed_port()))
@@ -312,20 +331,21 @@ class SwarmConformance(ABC):
 
     # Those who serve
 
+    @modes
     @on_a_loop
-    async def test_publish_serves_others_from_the_final_name(self, tmp_path: Path) -> None:
-        given, final = await material(tmp_path, SIZE), tmp_path / "final"
+    async def test_publish_serves_others_from_the_final_name(self, tmp_path: Path, mode: Mode) -> None:
+        given, final = await material(tmp_path, SIZE, mode=mode), tmp_path / "final"
         third = given.at(tmp_path / "third")
         async with AsyncExitStack() as stack:
             sender, first_seed, receiver, download = await self.pair(stack, given)
-            download.add_candidates(await sender.candidates(Mode.PRIVATE))
+            download.add_candidates(await sender.candidates(mode))
             await fetched(download)
             final.hardlink_to(given.parts[0])
             await download.publish({0: final})
             given.parts[0].unlink()
             await first_seed.aclose()
-            other = await sender.open_download(third.bare, third.parts, PRIVATE)
-            other.add_candidates(await receiver.candidates(Mode.PRIVATE))
+            other = await sender.open_download(third.bare, third.parts, third.admission())
+            other.add_candidates(await receiver.candidates(mode))
             await fetched(other)
         assert third.arrived()
 
@@ -349,27 +369,29 @@ class SwarmConformance(ABC):
         assert third.arrived(1)
         assert third.arrived(2)
 
+    @modes
     @on_a_loop
-    async def test_layers_that_peers_told_are_those_of_the_sender(self, tmp_path: Path) -> None:
-        given = await material(tmp_path, SIZE, SIZE, 5 * KIB, 16 * KIB, 900 * KIB)
+    async def test_layers_that_peers_told_are_those_of_the_sender(self, tmp_path: Path, mode: Mode) -> None:
+        given = await material(tmp_path, SIZE, SIZE, 5 * KIB, 16 * KIB, 900 * KIB, mode=mode)
         async with AsyncExitStack() as stack:
             sender, _, _, download = await self.pair(stack, given)
-            download.add_candidates(await sender.candidates(Mode.PRIVATE))
+            download.add_candidates(await sender.candidates(mode))
             await fetched(download)
             assert await download.layers() == given.manifest.layers
 
+    @modes
     @on_a_loop
-    async def test_publish_dials_who_was_a_candidate(self, tmp_path: Path) -> None:
-        given, final = await material(tmp_path, SIZE), tmp_path / "final"
+    async def test_publish_dials_who_was_a_candidate(self, tmp_path: Path, mode: Mode) -> None:
+        given, final = await material(tmp_path, SIZE, mode=mode), tmp_path / "final"
         third = given.at(tmp_path / "third")
         async with AsyncExitStack() as stack:
-            (other,) = await self.backends(stack, 1)
+            (other,) = await self.backends(stack, 1, mode=mode)
             sender, first_seed, _, download = await self.pair(stack, given)
-            download.add_candidates(await sender.candidates(Mode.PRIVATE))
+            download.add_candidates(await sender.candidates(mode))
             await fetched(download)
             await first_seed.aclose()
-            waiting = await other.open_download(third.bare, third.parts, PRIVATE)
-            download.add_candidates(await other.candidates(Mode.PRIVATE))
+            waiting = await other.open_download(third.bare, third.parts, third.admission())
+            download.add_candidates(await other.candidates(mode))
             final.hardlink_to(given.parts[0])
             await download.publish({0: final})
             await fetched(waiting)
@@ -409,6 +431,11 @@ async def _finish(download: Download) -> None:
     async for found in download.events:
         if isinstance(found, Finished):
             return
+
+
+def _mode_with_a_port(backend: Backend) -> Mode:
+    """The mode for which a port that was asked for is used."""
+    return Mode.SEALED if Mode.SEALED in backend.modes else Mode.PRIVATE
 
 
 def _has_ipv6() -> bool:

@@ -10,7 +10,7 @@ Derive a class from :class:`BackendConformance` in a test module, and pytest run
         def make_backend(self, listen, rates):
             return MyBackend(listen, rates)
 
-A backend whose ``modes`` are empty is not asked to swarm: those tests are skipped.
+A backend is asked to swarm only in its ``modes``: the tests of others are skipped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..config import Endpoint
 from ..constants import Mode
 from ..errors import BackendClosed, BTError, StorageError
 from ._material import KIB, LOOPBACK, PATIENCE, PRIVATE, Material, event, material, on_a_loop, open_below, running
-from ._swarming import SwarmConformance
+from ._sealed import SealedConformance
 
 __all__ = ["BackendConformance"]
 
@@ -431,7 +431,7 @@ async def _write_and_flush(download: Download, given: Material, piece: int) -> N
         raise
 
 
-class BackendConformance(StoreConformance, SwarmConformance):
+class BackendConformance(StoreConformance, SealedConformance):
     """Derive from this, and say by :meth:`make_backend` what to test."""
 
     @on_a_loop

@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from .markup import StreamError
-from .streams import PATIENCE, Stream
 
 log = logging.getLogger(__name__)
 
+#: How long the other side may take to close its stream, or to shake hands, in seconds.
+PATIENCE = 5.0
+
+
+class Connection(asyncio.Protocol, ABC):
+    """What came by a listening socket.
+
+    :ivar closed: done once the connection is gone.
+    """
+
+    closed: asyncio.Future[None]
+
+    @abstractmethod
+    def close(self, error: StreamError | None = None) -> None:
+        """End it in good order."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Drop it."""
+
 
 class Listener:
-    """Listens, and owns the streams that `make` makes for its connections."""
+    """Listens, and owns the connections that `make` makes."""
 
-    def __init__(self, make: Callable[[], Stream]) -> None:
+    def __init__(self, make: Callable[[], Connection]) -> None:
         self._make = make
         self._server: asyncio.Server | None = None
-        self._streams: set[Stream] = set()
+        self._streams: set[Connection] = set()
 
     async def open(self, host: str, port: int) -> int:
         """Listen.
@@ -30,7 +50,7 @@ class Listener:
         self._server = await asyncio.get_running_loop().create_server(self._connected, host, port)
         return int(self._server.sockets[0].getsockname()[1])
 
-    def _connected(self) -> Stream:
+    def _connected(self) -> Connection:
         stream = self._make()
         self._streams.add(stream)
         stream.closed.add_done_callback(lambda _: self._streams.discard(stream))

@@ -29,6 +29,7 @@ from .markup import StreamError
 from .muc import Rooms
 from .muc_room import RoomConfig
 from .pep import Pep
+from .proxy65 import Proxy
 from .routing import Router
 from .sasl import Credentials
 from .streams import Front, StreamPolicy
@@ -53,6 +54,7 @@ class LoopbackServer:
     :param rate: how fast a session is read, in bytes per second; None for no limit.
     :param burst: how many bytes may come at once before `rate` counts; a second's worth if None.
     :param announce_limits: tell clients of `max_stanza` (XEP-0478).
+    :param proxy: offer a proxy for bytestreams (XEP-0065), ``proxy.`` before the domain, on a port of its own.
     :param host: a loopback address.
     :param port: where clients connect; 0 for any.
     :raises ValueError: `host` is not a loopback address, a limit is not positive, or a name is not part of a JID.
@@ -72,6 +74,7 @@ class LoopbackServer:
         rate: float | None = None,
         burst: float | None = None,
         announce_limits: bool = False,
+        proxy: bool = False,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
@@ -108,6 +111,7 @@ class LoopbackServer:
             JID(name).domain: ComponentHost(name, secret) for name, secret in (components or {}).items()
         }
         self._router.hosts.update(self._components)
+        self._proxy = Proxy(f"proxy.{self.domain}", self._router) if proxy else None
         for name, password in (users or {}).items():
             self.add_user(name, password)
 
@@ -146,6 +150,9 @@ class LoopbackServer:
         try:
             self.port = await clients.open(self.host, self.port)
             self.component_port = await components.open(self.host, self.component_port)
+            if self._proxy is not None:
+                self._listeners.append(self._proxy.listener)
+                await self._proxy.open(self.host)
         except BaseException:
             await self.stop()
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,6 +13,7 @@ from xml.etree.ElementTree import Element
 
 from slixmpp import JID
 
+from .listening import PATIENCE, Connection
 from .markup import STREAMS, E, Event, StreamEnd, StreamError, StreamParser, StreamStart, serialise
 from .stanzas import new_id
 from .traffic import Counters, Traffic
@@ -20,8 +21,6 @@ from .traffic import Counters, Traffic
 log = logging.getLogger(__name__)
 
 STREAM_ERRORS = "urn:ietf:params:xml:ns:xmpp-streams"
-#: How long the other side may take to close its stream, or to shake hands, in seconds.
-PATIENCE = 5.0
 #: What may wait to be read by the other side, in bytes, before it counts as dead.
 MAX_UNSENT = 64 * 1024 * 1024
 
@@ -74,7 +73,7 @@ class TokenBucket:
         return max(0.0, (worth - self._tokens) / self._rate)
 
 
-class Stream(asyncio.Protocol, ABC):
+class Stream(Connection):
     """What streams of clients and of components have in common.
 
     A subclass implements `stream_opened`, `stanza_received` and `stream_ended`. Everything happens in the callbacks of

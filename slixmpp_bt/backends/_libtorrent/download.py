@@ -14,6 +14,7 @@ from ...errors import BackendClosed, BTError, IntegrityError, StorageError
 from ...manifest import Manifest
 from ...threads import in_thread
 from .. import _store
+from ..admission import Admission
 from ..base import Download, Finished, PieceStored, Seed, Status
 from .params import download_params, learnt_layers
 from .seed import TorrentSeed
@@ -33,10 +34,11 @@ class TorrentDownload(TorrentSwarm, Download):
         session: Session,
         manifest: Manifest,
         files: Mapping[int, Path],
+        admission: Admission,
         checkpoint: bytes | None,
         select: frozenset[int] | None,
     ) -> None:
-        super().__init__(session, manifest, files)
+        super().__init__(session, manifest, files, admission)
         self._checkpoint = checkpoint
         self._select = select
         self._wanted = manifest.pieces_of(select)
@@ -131,7 +133,7 @@ class TorrentDownload(TorrentSwarm, Download):
         layers = self._manifest.layers if self._manifest.verifiable else await self._learnt()
         async with self._changing:
             self._check_usable()
-            seed = TorrentSeed(self._session, self._manifest, files, layers, self._select)
+            seed = TorrentSeed(self._session, self._manifest, files, self._admission, layers, self._select)
             seed.take_over(self._candidates, self._paused)
             await self.aclose()
         await seed.open()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from ...config import Endpoint
+from ...constants import Mode
 from ...messages import MAX_CANDIDATES, Candidate
 
 Address = IPv4Address | IPv6Address
@@ -29,58 +30,64 @@ class Listening:
     def __init__(self, listen: Iterable[Endpoint], is_ours: Callable[[Address], bool] = is_ours) -> None:
         self._is_ours = is_ours
         self._asked = frozenset(endpoint.address for endpoint in listen)
-        self._ports: dict[Address, int] = {}
-        self._failures: list[str] = []
+        self._ports: dict[Mode, dict[Address, int]] = {mode: {} for mode in Mode}
+        self._failures: dict[str, None] = {}
         self._external: dict[int, Address] = {}
-        self._mapped: int | None = None
+        self._mapped: dict[object, int] = {}
 
-    def succeeded(self, address: str, port: int) -> None:
-        """A TCP socket listens."""
-        self._ports[ip_address(address)] = port
+    def succeeded(self, mode: Mode, address: str, port: int) -> None:
+        """A TCP socket for offers of `mode` listens."""
+        self._ports[mode][ip_address(address)] = port
 
     def failed(self, text: str) -> None:
         """A socket could not be opened; `text` names it and says why."""
-        self._failures.append(text)
+        self._failures[text] = None
 
-    def mapped(self, port: int) -> None:
-        """The router forwards its TCP `port` to us."""
-        self._mapped = port
+    def mapped(self, mapping: object, port: int) -> None:
+        """By `mapping` the router forwards its TCP `port` to one of our sockets."""
+        self._mapped[mapping] = port
 
-    def seen_as(self, text: str) -> Candidate:
-        """Others see this side at the address `text`; where they would have to dial."""
+    def seen_as(self, text: str) -> Address:
+        """Others see this side at the address `text`."""
         address = ip_address(text)
         self._external[address.version] = address
-        return Candidate(address, self.port(address))
+        return address
 
     @property
-    def anywhere(self) -> bool:
-        """Whether there is a socket at all."""
-        return bool(self._ports)
+    def complete(self) -> bool:
+        """Whether there is a socket for every mode."""
+        return all(self._ports.values())
 
     @property
     def failure(self) -> str:
         """Why there is no socket, in words."""
         return "; ".join(self._failures) or "libtorrent opened no socket"
 
-    def port(self, address: Address) -> int:
-        """The port listened on for those who reach us at `address`."""
-        if address in self._ports:
-            return self._ports[address]
-        family = [known for known in self._ports if known.version == address.version] or list(self._ports)
+    def port(self, mode: Mode, address: Address) -> int:
+        """The port listened on, for offers of `mode`, for those who reach us at `address`."""
+        ports = self._ports[mode]
+        if address in ports:
+            return ports[address]
+        family = [known for known in ports if known.version == address.version] or list(ports)
         outside = [known for known in family if not known.is_loopback] or family
-        return self._ports[outside[0]] if outside else 0
+        return ports[outside[0]] if outside else 0
 
-    def candidates(self) -> tuple[Candidate, ...]:
-        """The addresses to tell: IPv6 first, public before private ones; at most
+    def candidates(self, mode: Mode) -> tuple[Candidate, ...]:
+        """The addresses to tell for offers of `mode`: IPv6 first, public before private ones; at most
         :data:`~slixmpp_bt.messages.MAX_CANDIDATES`."""
-        found = [Candidate(address, port) for address, port in self._ports.items() if self._tellable(address)]
+        found = [Candidate(address, port) for address, port in self._ports[mode].items() if self._tellable(address)]
         routed = [candidate for candidate in found if not candidate.address.is_link_local]
         found = routed or [candidate for candidate in found if candidate.address.version == 4]
         outside = self._external.get(4)
-        if self._mapped and outside:
-            found.append(Candidate(outside, self._mapped))
+        if outside:
+            found += [Candidate(outside, port) for port in self._mapped.values() if self._may_lead_to(mode, port)]
         found.sort(key=lambda candidate: (-candidate.address.version, not candidate.address.is_global))
         return tuple(dict.fromkeys(found))[:MAX_CANDIDATES]
+
+    def _may_lead_to(self, mode: Mode, port: int) -> bool:
+        """Whether what the router forwards as `port` may be for `mode`. The engine does not tell for which socket it
+        is; routers mostly grant the same number as inside."""
+        return not any(port in ports.values() for other, ports in self._ports.items() if other is not mode)
 
     def _tellable(self, address: Address) -> bool:
         if address.is_unspecified or (address.is_loopback and address not in self._asked):

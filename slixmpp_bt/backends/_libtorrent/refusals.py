@@ -37,7 +37,27 @@ _SYSTEM: Final[Mapping[int, str]] = {
     errno.EPERM: "a firewall of this host forbids it",
     errno.EINVAL: "the address cannot be dialled from here",
 }
+_UNTAKEN: Final = "it does not take this side's certificate: it may be of another offer"
+#: OpenSSL's reasons, the same in its versions 1.1 and 3. From 1,000 on they are what the other side said (RFC 8446
+#: section 6, plus 1,000), below what this side found.
+_TLS: Final[Mapping[int, str]] = {
+    134: "its certificate is not one of this offer, or not valid any more",  # SSL_R_CERTIFICATE_VERIFY_FAILED
+    267: "no TLS is spoken there",  # SSL_R_WRONG_VERSION_NUMBER
+    1040: "it has no certificate for this offer yet",  # handshake_failure
+    1042: _UNTAKEN,  # bad_certificate
+    1045: "it holds this side's certificate to be out of date: the clocks may differ",  # certificate_expired
+    1046: _UNTAKEN,  # certificate_unknown
+    1048: _UNTAKEN,  # unknown_ca
+    1051: _UNTAKEN,  # decrypt_error
+    1112: "it does not have this offer",  # unrecognized_name
+    1116: "it asks for a certificate, and this side has none",  # certificate_required
+}
 _HANGING_UP: Final = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
+
+
+def by_tls(error: lt.error_code) -> bool:
+    """Whether somebody was reached, but no TLS connection made."""
+    return error.category().name().startswith("asio.ssl")
 
 
 def refusal(error: lt.error_code, was_connected: bool) -> str | None:
@@ -50,6 +70,8 @@ def refusal(error: lt.error_code, was_connected: bool) -> str | None:
         return _ENGINE.get(value, error.message())
     if category == "system" and value in _SYSTEM:
         return _SYSTEM[value]
-    if category == "asio.misc" or (category == "system" and value in _HANGING_UP):
+    if category == "asio.ssl":
+        return _TLS.get(value & 0xFFF, f"no TLS connection could be made: {error.message()}")
+    if category in ("asio.misc", "asio.ssl.stream") or (category == "system" and value in _HANGING_UP):
         return "it hung up" if was_connected else "it hung up during the handshake: it may not have this offer"
     return error.message()

@@ -11,6 +11,7 @@ import libtorrent as lt
 from ...manifest import Manifest
 from ...messages import Candidate
 from .. import _store
+from ..admission import Admission
 from ..base import Seed
 from .params import seed_params
 from .swarm import TorrentSwarm
@@ -27,10 +28,11 @@ class TorrentSeed(TorrentSwarm, Seed):
         session: Session,
         manifest: Manifest,
         files: Mapping[int, Path],
+        admission: Admission,
         layers: Mapping[bytes, bytes],
         select: frozenset[int] | None = None,
     ) -> None:
-        super().__init__(session, manifest, files)
+        super().__init__(session, manifest, files, admission)
         self._layers = layers
         self._select = select
 

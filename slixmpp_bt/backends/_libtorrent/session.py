@@ -17,7 +17,9 @@ from typing import Any
 import libtorrent as lt
 
 from ...config import Endpoint
+from ...constants import Mode
 from ...errors import BackendUnavailable, BTError
+from ...messages import Candidate
 from ...threads import in_thread, settle
 from ..base import RateLimits, Swarm
 from .listening import Address, Listening
@@ -28,6 +30,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds within which the engine has to answer what it answers in milliseconds.
 PATIENCE = 10.0
+#: For offers of which mode a kind of socket listens.
+_MODES = {lt.socket_type_t.tcp: Mode.PRIVATE, lt.socket_type_t.tcp_ssl: Mode.SEALED}
 #: Seconds between two looks at what moves, while a torrent runs.
 BEAT = 0.25
 
@@ -56,7 +60,7 @@ class Session:
     async def start(cls, listen: tuple[Endpoint, ...], rates: RateLimits, port_mapping: bool) -> Session:
         """Start the engine; returns when it listens.
 
-        :raises BackendUnavailable: it cannot listen anywhere.
+        :raises BackendUnavailable: it cannot listen anywhere, or not for every mode.
         """
         self = cls(listen)
         try:
@@ -68,7 +72,7 @@ class Session:
         self._loop.add_reader(self._bell, self._wake)
         self.engine.set_alert_fd(self._rope.fileno())
         self._wake()
-        if not self.listening.anywhere:
+        if not self.listening.complete:
             await self.aclose()
             raise BackendUnavailable(f"libtorrent cannot listen: {self.listening.failure}")
         return self
@@ -228,19 +232,20 @@ class Session:
         return handle
 
     def _on_listening(self, alert: lt.listen_succeeded_alert) -> None:
-        if alert.socket_type == lt.socket_type_t.tcp:
-            self.listening.succeeded(alert.address, alert.port)
+        mode = _MODES.get(alert.socket_type)
+        if mode is not None:
+            self.listening.succeeded(mode, alert.address, alert.port)
             self.changed()
 
     def _on_external_address(self, alert: lt.external_ip_alert) -> None:
-        candidate = self.listening.seen_as(alert.external_address)
+        address = self.listening.seen_as(alert.external_address)
         self.changed()
         for torrent in self._by_hash.values():
-            torrent.listener.address_learnt(candidate)
+            torrent.listener.address_learnt(Candidate(address, self.listening.port(torrent.mode, address)))
 
     def _on_mapped(self, alert: lt.portmap_alert) -> None:
         if alert.map_protocol == lt.portmap_protocol.tcp:
-            self.listening.mapped(alert.external_port)
+            self.listening.mapped((alert.map_transport, alert.mapping), alert.external_port)
             self.changed()
 
     def _on_added(self, alert: lt.torrent_added_alert) -> None:

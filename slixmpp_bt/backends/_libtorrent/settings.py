@@ -22,6 +22,18 @@ ALERTS: Final = (
     | lt.alert_category.port_mapping
 )
 
+#: The group ffdhe2048 (RFC 7919 appendix A.1), which libtorrent wants with every certificate. TLS 1.3 does without.
+DH_PARAMETERS: Final = """\
+-----BEGIN DH PARAMETERS-----
+MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
++8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
+87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7
+YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi
+7MA0BM0oNC9hkXL+nOmFg/+OTxIy7vKBg8P+OxtMb61zO7X8vC7CIAXFjvGDfRaD
+ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
+-----END DH PARAMETERS-----
+"""
+
 #: Seconds, times one more than the failures so far (at most 31), before the engine dials a candidate again.
 RECONNECT: Final = 1
 
@@ -46,6 +58,8 @@ _FIXED: Final[lt.settings_pack] = {
     "allow_multiple_connections_per_ip": True,
     "close_redundant_connections": False,
     "connections_limit": 1_000,
+    # Who finds the queue of 5 full is left to try again a second later.
+    "listen_queue_size": 128,
     "unchoke_slots_limit": -1,
     # Dialling: all candidates at once, again after RECONNECT, and never given up.
     "connection_speed": 200,
@@ -70,7 +84,7 @@ def session_settings(listen: Iterable[Endpoint], rates: RateLimits, port_mapping
     return {
         **_FIXED,
         **rate_settings(rates),
-        "listen_interfaces": ",".join(f"{_host(endpoint)}:{endpoint.port}" for endpoint in listen),
+        "listen_interfaces": ",".join(map(_interfaces, listen)),
         "enable_upnp": port_mapping,
         "enable_natpmp": port_mapping,
     }
@@ -90,5 +104,7 @@ def one_class_for_all() -> lt.ip_filter:
     return everybody
 
 
-def _host(endpoint: Endpoint) -> str:
-    return f"[{endpoint.address}]" if endpoint.address.version == 6 else str(endpoint.address)
+def _interfaces(endpoint: Endpoint) -> str:
+    """A port for TLS, which is the one asked for, and any port without: libtorrent cannot use one for both."""
+    host = f"[{endpoint.address}]" if endpoint.address.version == 6 else str(endpoint.address)
+    return f"{host}:{endpoint.port}s,{host}:0"

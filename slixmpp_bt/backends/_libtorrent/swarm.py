@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 
 import libtorrent as lt
 
+from ...constants import Mode
 from ...errors import BackendClosed, StorageError
 from ...manifest import Manifest
 from ...messages import Candidate
 from ...threads import in_thread
+from ..admission import Admission
 from ..base import AddressLearnt, EventStream, PeerConnected, PeerRefused, Seed, Status, StorageFailed, Swarm
 from .torrent import Torrent
 
@@ -30,12 +32,13 @@ log = logging.getLogger(__name__)
 class TorrentSwarm(Swarm):
     """What both have in common."""
 
-    def __init__(self, session: Session, manifest: Manifest, files: Mapping[int, Path]) -> None:
+    def __init__(self, session: Session, manifest: Manifest, files: Mapping[int, Path], admission: Admission) -> None:
         session.handles.add(self)
         self.events = EventStream()
         self._session = session
         self._manifest = manifest
         self._files = dict(files)
+        self._admission = admission
         self._candidates: dict[Candidate, None] = {}
         self._torrent: Torrent | None = None
         self._paused = False
@@ -69,6 +72,19 @@ class TorrentSwarm(Swarm):
         if self._torrent is not None:
             self._torrent.remove_candidates(gone)
 
+    async def admit(self, admission: Admission) -> None:
+        self._check_open()
+        admission.check(self._manifest)
+        if admission.mode is Mode.PRIVATE:
+            return
+        if admission.certificate is None:
+            raise ValueError("there is no certificate in it")
+        self._admission = admission
+        async with self._changing:
+            self._check_open()
+            if self._torrent is not None and self._failure is None:
+                self._start(self._torrent)
+
     async def pause(self) -> None:
         self._check_open()
         self._paused = True
@@ -84,8 +100,8 @@ class TorrentSwarm(Swarm):
             if self._failure is not None or self._torrent is None:
                 await self._detach()
                 await self._attach()
-            elif not self._torrent.running:
-                self._torrent.resume()
+            else:
+                self._start(self._torrent)
 
     def status(self) -> Status:
         self._check_open()
@@ -161,7 +177,8 @@ class TorrentSwarm(Swarm):
         """Put this over a new torrent."""
         params = await in_thread(self._params)
         self._check_open()
-        torrent = Torrent(self._session, self._manifest.info_hash, self, seeding=isinstance(self, Seed))
+        mode, seeding = self._admission.mode, isinstance(self, Seed)
+        torrent = Torrent(self._session, self._manifest.info_hash, mode, self, seeding=seeding)
         self._failure = None
         self._torrent = torrent
         try:
@@ -170,7 +187,16 @@ class TorrentSwarm(Swarm):
             self._forget_torrent()
             raise
         torrent.add_candidates(self._candidates)
-        if not self._paused:
+        self._start(torrent)
+
+    def _start(self, torrent: Torrent) -> None:
+        """Let `torrent` have our certificate, and run if it may."""
+        certificate, key = self._admission.certificate, self._admission.key
+        if certificate is not None and key is not None:
+            torrent.admit(certificate, key)
+        elif self._admission.mode is Mode.SEALED:
+            return
+        if not self._paused and not torrent.running:
             torrent.resume()
 
     async def _detach(self) -> None:

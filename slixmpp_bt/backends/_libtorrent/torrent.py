@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import libtorrent as lt
 
+from ...constants import Mode
 from ...errors import BackendClosed, BTError, StorageError
 from ...messages import Candidate
 from .._store import storage_error
 from .listening import Address
-from .refusals import refusal
+from .refusals import by_tls, refusal
+from .settings import DH_PARAMETERS
 from .waiting import answer, fail, within
 
 if TYPE_CHECKING:
@@ -65,8 +67,9 @@ class Figures:
 
 
 class Torrent:
-    """A torrent from its adding to its end. It begins paused.
+    """A torrent from its adding to its end. It begins paused, and a sealed one without a certificate.
 
+    :ivar mode: of its offer.
     :ivar ready: done when the engine has added and looked at it, or with the error for which it did not.
     :ivar gone: done when it is removed and its files are closed.
     :ivar running: whether it may connect to peers.
@@ -75,8 +78,9 @@ class Torrent:
     :ivar dialling: candidates of whom neither success nor failure is known yet.
     """
 
-    def __init__(self, session: Session, info_hash: bytes, listener: Listener, *, seeding: bool) -> None:
+    def __init__(self, session: Session, info_hash: bytes, mode: Mode, listener: Listener, *, seeding: bool) -> None:
         loop = asyncio.get_running_loop()
+        self.mode = mode
         self.info_hash = info_hash
         self.listener = listener
         self.ready: asyncio.Future[None] = loop.create_future()
@@ -116,6 +120,12 @@ class Torrent:
             self._abandoned = True
             if self._handle is not None:
                 self._session.engine.remove_torrent(self._handle)
+
+    def admit(self, certificate: bytes, key: bytes) -> None:
+        """Use this certificate (PEM) for every connection to come; dial again with it if nobody took the last one."""
+        self.handle.set_ssl_certificate_buffer(certificate.decode("ascii"), key.decode("ascii"), DH_PARAMETERS)
+        if self.running and not self.connected:
+            self._dial(self._candidates)
 
     def resume(self) -> None:
         """Connect to peers, and dial every candidate at once."""
@@ -325,7 +335,7 @@ class Torrent:
         ours = endpoint in self._candidates
         if self._abandoned or not (ours or was_connected):
             return
-        if ours and alert.op == lt.operation_t.connect:
+        if ours and alert.op == lt.operation_t.connect and not by_tls(alert.error):
             self._dial_by_utp()
         reason = refusal(alert.error, was_connected)
         if reason is not None and self._refused.get(endpoint) != reason:

@@ -1,0 +1,75 @@
+"""How a receiver asks the sender, and what the answers mean for the transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from slixmpp import JID
+
+from .context import Context
+from .errors import LimitExceeded, PeerGone, ProtocolError
+from .messages import MAX_META_CHUNK, Accept, Accepted, Meta, MetaChunk, Offer, Reply, Request
+from .outbox import NOT_NOW
+
+
+class NotNow(Exception):
+    """The sender cannot be asked now; the text says why."""
+
+
+class Over(Exception):
+    """The sender says that the offer has ended, and how (a word of XEP-0166)."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(f"the sender has ended the offer: {text}")
+        self.reason = reason
+
+
+class Asking:
+    """One transfer's line to the sender.
+
+    :param peer: where the sender is at the moment.
+
+    Every method raises :class:`NotNow`, :class:`Over`, or :class:`~slixmpp_bt.errors.ProtocolError` for a refusal.
+    """
+
+    def __init__(self, context: Context, offer: Offer, transfer: str, peer: Callable[[], JID], local: JID) -> None:
+        self._context = context
+        self._offer = offer
+        self._transfer = transfer
+        self._peer = peer
+        self._local = local
+
+    async def accept(self, message: Accept) -> Accepted:
+        """Accept the offer, for the first time or again."""
+        reply = await self._ask(message)
+        assert isinstance(reply, Accepted)
+        return reply
+
+    async def manifest(self) -> bytes:
+        """The info dict, where the offer had no room for it.
+
+        :raises LimitExceeded: it is over ``max_manifest_size``.
+        """
+        length, info = self._offer.info_length, bytearray()
+        if length > self._context.config.limits.max_manifest_size:
+            raise LimitExceeded(f"a manifest of {length} bytes is over max_manifest_size")
+        await self._ask(Accept(self._offer.id, self._transfer))
+        while len(info) < length:
+            room = min(MAX_META_CHUNK, length - len(info))
+            chunk = await self._ask(Meta(self._offer.id, self._transfer, len(info), room))
+            if not isinstance(chunk, MetaChunk) or chunk.offset != len(info) or not 0 < len(chunk.data) <= room:
+                raise ProtocolError("the sender's manifest came in disorder")
+            info += chunk.data
+        return bytes(info)
+
+    async def _ask(self, request: Request) -> Reply:
+        try:
+            return await self._context.wire.request(request, self._peer(), sender=self._local)
+        except PeerGone as error:
+            raise NotNow(f"the sender cannot be reached: {error}") from error
+        except ProtocolError as error:
+            if error.condition == "gone":
+                raise Over(error.reason or "cancel", str(error)) from error
+            if error.condition in NOT_NOW:
+                raise NotNow(f"the sender cannot serve it now: {error}") from error
+            raise
