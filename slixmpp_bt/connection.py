@@ -24,9 +24,13 @@ _MessageType = Literal["chat", "normal", "groupchat", "headline"]
 
 
 class Connection:
-    """Implements :class:`~slixmpp_bt.wire.Wire` for a client or a component."""
+    """Implements :class:`~slixmpp_bt.wire.Wire` for a client or a component.
+
+    :ivar hidden: whether nobody may learn this side's address: only proxies of the own server are used.
+    """
 
     def __init__(self, xmpp: BaseXMPP) -> None:
+        self.hidden = False
         self._xmpp = xmpp
         self._started = asyncio.Event()
         self._ended = asyncio.Event()
@@ -124,7 +128,9 @@ class Connection:
         self._check_session_for_streams()
         if Route.RELAY not in self._streams:
             self._streams[Route.RELAY] = RelayStreams(self._xmpp)
-        return cast(RelayStreams, self._streams[Route.RELAY])
+        relay = cast(RelayStreams, self._streams[Route.RELAY])
+        relay.own_only = self.hidden
+        return relay
 
     def _check_session_for_streams(self) -> None:
         if not self.is_online:

@@ -248,6 +248,7 @@ class XEP_BT(BasePlugin):
             if getattr(new, key) != getattr(self._config, key):
                 raise ConfigError(f"{key} cannot be changed while the plugin runs: disable it and register it again")
         before, self._config = self._features(), new
+        self._connection.hidden = new.reveal_address == "never"
         self._context.config = new
         if before != self._features():
             announced, self._announced = self._announced, set()
@@ -280,6 +281,7 @@ class XEP_BT(BasePlugin):
     def _build(self) -> None:
         self._ended = False
         self._connection = Connection(self.xmpp)
+        self._connection.hidden = self._config.reveal_address == "never"
         self._backend = _backend(self._config)
         tasks = Tasks()
         self._context = Context(

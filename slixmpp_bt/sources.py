@@ -173,9 +173,9 @@ def read_range(path: Path, offset: int, size: int) -> bytes:
             file.seek(offset)
             data = file.read(size)
     except OSError as error:
-        raise SourceChanged(f"{path} cannot be read any more: {error.strerror}") from error
+        raise SourceChanged(f"{path.name} cannot be read any more: {error.strerror}") from error
     if len(data) != size:
-        raise SourceChanged(f"{path} became shorter")
+        raise SourceChanged(f"{path.name} became shorter")
     return data
 
 

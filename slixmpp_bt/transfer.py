@@ -73,11 +73,9 @@ def heard(kind: str, reason: str, text: str | None = None) -> tuple[Event, Trans
 
 def tellable(error: BTError | None) -> str | None:
     """What the other side may read of why it ended: nothing of this side's paths and disks."""
-    if isinstance(error, SourceChanged):
-        return "the source was changed, moved or deleted after it was offered"
     if isinstance(error, StorageError):
         return "it cannot be read or stored on this side"
-    harmless = (Cancelled, Declined, Expired, IntegrityError, LimitExceeded, NoRoute, PeerGone)
+    harmless = (Cancelled, Declined, Expired, IntegrityError, LimitExceeded, NoRoute, PeerGone, SourceChanged)
     return str(error) if isinstance(error, harmless) else None
 
 

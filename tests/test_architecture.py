@@ -21,6 +21,7 @@ TALKS_XMPP = (
     "connection.py",
     "directory.py",
     "stanza/*",
+    "streams/*",
     "bytestream.py",
     "rooms.py",
     "catalogue.py",

@@ -14,6 +14,7 @@ from slixmpp_bt.constants import Route, State
 from slixmpp_bt.errors import NoRoute, SourceChanged
 from slixmpp_bt.fetching import FETCH_SIZE
 from slixmpp_bt.messages import Accept, Accepted, Fetch
+from slixmpp_bt.routing import INLINE_MAX
 from slixmpp_bt.transfer import Transfer
 from slixmpp_bt.wire import StreamBroken
 
@@ -52,7 +53,7 @@ async def arrive(world: World, transfer: Transfer, seconds: float = 600) -> Path
     return await finish(transfer.wait())
 
 
-@pytest.mark.parametrize("size", [1, 5_000])
+@pytest.mark.parametrize("size", [1, INLINE_MAX])
 async def test_small_content_comes_inside_the_answer(world: World, size: int) -> None:
     alice, bob = world.pair(routes=ALL)
     alice.context.config = alice.context.config.replace(routes=ALL)
@@ -83,7 +84,7 @@ async def test_inline_content_that_is_wrong_is_not_taken_and_fetched_otherwise(
 
 
 @pytest.mark.parametrize("route", [RELAY, IN_BAND])
-@pytest.mark.parametrize("size", [5_001, 16_384, 100_000, 1_200_000])
+@pytest.mark.parametrize("size", [INLINE_MAX + 1, 16_384, 100_000, 1_200_000])
 async def test_stream_brings_the_file_where_there_is_no_engine(world: World, route: Route, size: int) -> None:
     alice, bob = plain_pair(world)
     if route is RELAY:
@@ -166,9 +167,9 @@ async def test_swarm_that_brings_nothing_is_helped_out_and_takes_over_when_it_mo
     assert receiving.routes.keys() == {IN_BAND}
     assert "nothing" not in receiving.diagnosis.get(IN_BAND, "")
     assert IN_BAND not in receiving.diagnosis
-    before = len(bob.wire.of(Fetch))
     await world.carry(offer, bob, 2)
     await world.pass_time(1)
+    before = len(bob.wire.of(Fetch))
     assert SWARM not in receiving.diagnosis
     assert "not needed" in receiving.diagnosis[IN_BAND]
     await world.pass_time(2)

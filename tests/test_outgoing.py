@@ -70,7 +70,7 @@ async def test_offer_of_a_path_that_cannot_be_read_fails_naming_it(world: World)
 async def test_hashing_shows_as_progress_and_can_be_cancelled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped = asyncio.Event()
 
-    async def hash_half(path: Path, *, salt: bytes, progress: Callable[[int, int], None]) -> Made:
+    async def hash_half(path: Path, *, salt: bytes, extra: object, progress: Callable[[int, int], None]) -> Made:
         for done in range(0, 50_001, 100):
             progress(done, 100_000)
         try:

@@ -38,8 +38,8 @@ def test_wrong_configuration_leaves_the_client_usable(tmp_path: Path) -> None:
             xmpp.register_plugin("xep_bt", {"downlod_dir": tmp_path})
         with pytest.raises(ConfigError, match="auto_accept"):
             xmpp.register_plugin("xep_bt", {"auto_accept": True})
-        with pytest.raises(NotSupported, match="sealed"):
-            xmpp.register_plugin("xep_bt", {"mode": "sealed"})
+        with pytest.raises(ConfigError, match="backend"):
+            xmpp.register_plugin("xep_bt", {"backend": int})
         xmpp.register_plugin("xep_bt", {"download_dir": tmp_path}, module=slixmpp_bt)
         assert get_plugin(xmpp).settings.download_dir == tmp_path
         with pytest.raises(ConfigError, match="disable it"):
@@ -65,8 +65,12 @@ async def test_paths_that_cannot_be_offered_are_named(server: Server, tmp_path: 
 async def test_bad_arguments_raise_at_once(server: Server, tmp_path: Path) -> None:
     alice, bob = await pair(server, tmp_path)
     source = make_file(tmp_path / "file", 10)
-    with pytest.raises(NotSupported):
-        await alice.bt.send_file(bob.jid, source, mode="sealed")
+    with pytest.raises(ValueError, match="very device"):
+        await alice.bt.send_file(alice.jid, source)
+    with pytest.raises(ValueError, match="ifrom"):
+        await alice.bt.send_file(bob.jid, source, ifrom="somebody@else.example")
+    with pytest.raises(ValueError, match="desc"):
+        await alice.bt.send_file(bob.jid, source, desc=5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unheard"):
         await alice.bt.send_file(bob.jid, source, mode="unheard")
     with pytest.raises(ValueError, match="future"):

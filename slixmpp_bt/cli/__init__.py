@@ -38,9 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _set_up_logging(options.verbose)
     try:
         with _terminable():
-            command: Command = options.run(options)
-            return asyncio.run(command)
-    except KeyboardInterrupt:
+            return asyncio.run(_stoppable(options.run(options)))
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return _complain(
             "stopped. Nothing is kept: offers are withdrawn, what arrived only in part is deleted", STOPPED
         )
@@ -69,13 +68,21 @@ def _set_up_logging(verbose: bool) -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the command as Ctrl-C does: by cancelling what runs, so that everything is tidied up."""
+    """Let SIGTERM end the command as Ctrl-C does, also where SIGINT is ignored, as in a script's ``command &``."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
-        signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+async def _stoppable(command: Command) -> int:
+    """Run `command`; SIGTERM cancels it from now on, so that everything is tidied up. asyncio sees to SIGINT."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await command

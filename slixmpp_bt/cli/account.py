@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+import ssl
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,7 @@ class Account:
         if options.jid is None:
             raise Failure("no account: give --jid, or set SLIXMPP_BT_JID", USAGE)
         if options.ca_certs is not None:
-            _read(options.ca_certs)
+            _check_certificates(options.ca_certs)
         return cls(options.jid, _password(options), options.host, options.port or 5222, options.ca_certs)
 
 
@@ -53,6 +54,14 @@ def _password(options: argparse.Namespace) -> str:
     if not password:
         raise Failure(f"no password: give --password-file, or set {options.password_env}", USAGE)
     return password
+
+
+def _check_certificates(path: Path) -> None:
+    _read(path)
+    try:
+        ssl.create_default_context(cafile=path)
+    except ssl.SSLError:
+        raise Failure(f"{path} is no certificate in PEM form, or a damaged one", USAGE) from None
 
 
 def _read(path: Path) -> str:

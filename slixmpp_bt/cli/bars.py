@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Self
 
@@ -11,11 +11,16 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from .. import progress
-from ..constants import State
+from ..constants import Route, State
 from ..transfer import Transfer
 from .failures import plain
 
 _WIDTH = 24
+#: The routes whose reasons matter while nothing moves, in the order in which they are tried. What is too large to come
+#: inside an answer is told of nothing by that.
+_TRIED = (Route.SWARM, Route.RELAY, Route.IN_BAND)
+#: What a diagnosis says of a route that has not had its turn.
+_NOT_YET = "it was not needed so far"
 
 
 class Bars:
@@ -93,14 +98,43 @@ class Bars:
 def words(transfer: Transfer, now: progress.Progress) -> str:
     """What to say beside the bar."""
     if transfer.complete:
-        return f"{decimal(now.total)}, complete"
+        return f"{brought(now)}, complete"
     amount = f"{decimal(now.transferred)} of {decimal(now.total)}"
     if transfer.state is State.PREPARING:
         return f"{amount} hashed"
     if transfer.state is State.RUNNING:
         eta = "" if now.eta is None else f", {clock(now.eta)} left"
-        return f"{amount}, {decimal(int(now.rate))}/s{eta}, {now.peers} {'peer' if now.peers == 1 else 'peers'}"
-    return "; ".join(transfer.diagnosis.values()) or str(transfer.state)
+        return f"{amount}, {decimal(int(now.rate))}/s{eta}, {_source(now)}"
+    return reasons(transfer.diagnosis) or str(transfer.state)
+
+
+def _source(now: progress.Progress) -> str:
+    streams = [route for route in now.routes if route is not Route.SWARM]
+    if streams and not now.peers:
+        return f"by {streams[-1]}"
+    return f"{now.peers} {'peer' if now.peers == 1 else 'peers'}"
+
+
+def brought(now: progress.Progress) -> str:
+    """How many bytes came by which route, the most first."""
+    by_size = sorted(now.routes.items(), key=lambda item: -item[1])
+    return ", ".join(f"{decimal(count)} by {route}" for route, count in by_size) or decimal(now.total)
+
+
+def reasons(diagnosis: Mapping[Route, str]) -> str:
+    """What of a diagnosis there is to say while nothing moves: each reason once, and nothing of the routes that come
+    after one that has not had its turn.
+    """
+    found: dict[str, list[Route]] = {}
+    for route in _TRIED:
+        why = diagnosis.get(route)
+        if why == _NOT_YET:
+            break
+        if why:
+            found.setdefault(why, []).append(route)
+    if list(found.values()) in ([list(_TRIED)], [[Route.SWARM]]):
+        return next(iter(found))  # it is not for one route rather than another
+    return "; ".join(f"{', '.join(routes)}: {why}" for why, routes in found.items())
 
 
 def clock(seconds: float) -> str:

@@ -14,7 +14,10 @@ from typing import Any
 from slixmpp import JID
 from slixmpp.jid import InvalidJID
 
-from ..constants import Mode
+from .. import __version__
+from ..config import Config
+from ..constants import Route
+from ..plugin import MODES
 
 #: A command that is about to run, and its exit code.
 Command = Coroutine[Any, Any, int]
@@ -35,6 +38,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="slixmpp-bt", description="Send files over XMPP; BitTorrent carries them.", epilog=_EXITS
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the libraries log")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_send(commands)
@@ -51,7 +55,9 @@ def _add_send(commands: Any) -> None:
     parser.add_argument("to", type=jid, metavar="JID", help="whom to send to: an account, or one device of it")
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files or directories")
     parser.add_argument("--desc", help="words about them, shown to the receiver")
-    parser.add_argument("--mode", type=Mode, choices=list(Mode), default=Mode.PRIVATE, help="how private the offer is")
+    parser.add_argument(
+        "--mode", choices=sorted(map(str, MODES)), help=f"how private the offer is (default: {Config().mode})"
+    )
     parser.add_argument(
         "--expires",
         type=duration,
@@ -68,7 +74,7 @@ def _add_receive(commands: Any) -> None:
     who = parser.add_mutually_exclusive_group()
     who.add_argument(
         "--from", dest="friends", nargs="+", action="extend", type=bare_jid, metavar="JID",
-        help="accept from these accounts without asking, and from nobody else",
+        help="accept from these accounts (bare JIDs) without asking, and from nobody else",
     )  # fmt: skip
     who.add_argument("--anybody", action="store_true", help="accept from everybody without asking")
     parser.add_argument("--once", action="store_true", help="exit after the first transfer")
@@ -104,6 +110,16 @@ def _add_account(parser: argparse.ArgumentParser) -> None:
         "--listen", action="append", metavar="ADDRESS",
         help="where BitTorrent listens: host or host:port; may be repeated (default: everywhere, any port)",
     )  # fmt: skip
+    group.add_argument(
+        "--route", dest="routes", action="append", choices=[str(route) for route in Route], metavar="ROUTE",
+        help=f"a way that bytes may take: {', '.join(Route)}; may be repeated (default: all of them)",
+    )  # fmt: skip
+
+
+def config_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What the options of the account say to the plugin."""
+    given = {"listen": options.listen, "routes": options.routes}
+    return {key: value for key, value in given.items() if value}
 
 
 def _later(command: str) -> Callable[[argparse.Namespace], Command]:
@@ -128,8 +144,13 @@ def jid(text: str) -> JID:
 
 
 def bare_jid(text: str) -> str:
-    """The address of an account, without a device."""
-    return str(jid(text).bare)
+    """The address of an account. One with a device is refused, as the configuration refuses it: whoever names a device
+    must not be given the whole account.
+    """
+    address = jid(text)
+    if address.resource:
+        raise argparse.ArgumentTypeError(f"{text!r} names one device; give the account, {address.bare}")
+    return str(address.bare)
 
 
 def port(text: str) -> int:

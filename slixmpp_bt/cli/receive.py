@@ -7,6 +7,7 @@ import asyncio
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -19,25 +20,36 @@ from ..transfer import Transfer
 from .account import Account
 from .bars import Bars
 from .failures import DONE, FAILED, USAGE, Failure, plain
-from .options import Command
+from .options import Command, config_of
 from .session import Client, session
 
 
 def run(options: argparse.Namespace) -> Command:
     """Find the account; then the command can run.
 
-    :raises Failure: there is no account, or nobody who could say what is wanted.
+    :raises Failure: there is no account, nobody who could say what is wanted, or nowhere to put it.
     """
     asks = not (options.friends or options.anybody)
     if asks and not sys.stdin.isatty():
         raise Failure("nobody is there to ask: say --from JID, or --anybody", USAGE)
+    _check_directory(options.dir)
     return _run(options, Account.of(options), asks)
 
 
+def _check_directory(path: Path) -> None:
+    """Look whether files can be put there. It is made when the first one comes, so its parents may have to do."""
+    try:
+        existing = next(p for p in (path, *path.absolute().parents) if p.exists())
+    except OSError as error:
+        raise Failure(f"{path} cannot be used: {error.strerror}", USAGE) from None
+    if not existing.is_dir():
+        raise Failure(f"{path} cannot be used: {existing} is not a directory", USAGE)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise Failure(f"{path} cannot be used: {existing} is not writable", USAGE)
+
+
 async def _run(options: argparse.Namespace, account: Account, asks: bool) -> int:
-    config: dict[str, Any] = {"download_dir": options.dir, "auto_accept": options.friends or options.anybody}
-    if options.listen:
-        config["listen"] = options.listen
+    config = config_of(options) | {"download_dir": options.dir, "auto_accept": options.friends or options.anybody}
     if options.max_size:
         config["limits"] = {"max_size": options.max_size}
     with Bars(Console(stderr=True)) as bars:

@@ -13,7 +13,7 @@ from ..sources import check_path
 from .account import Account
 from .bars import Bars
 from .failures import DONE, FAILED
-from .options import Command
+from .options import Command, config_of
 from .session import Client, session
 
 #: So many files are offered at the same time; a receiver bounds the unanswered offers of one peer.
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> Command:
 
 
 async def _run(options: argparse.Namespace, account: Account) -> int:
-    config = {"mode": options.mode} | ({"listen": options.listen} if options.listen else {})
+    config = config_of(options) | ({"mode": options.mode} if options.mode else {})
     with Bars(Console(stderr=True)) as bars:
         async with session(account, config) as client:
             await client.meet(options.to)

@@ -171,7 +171,10 @@ class Client(slixmpp.ClientXMPP):
             self._entered.set_result(None)
 
     def _note(self, reason: object) -> None:
-        self._why = str(getattr(reason, "strerror", None) or reason)
+        if isinstance(reason, str):  # slixmpp's words for a name without an address; they always name the JID's domain
+            self._why = f"there is no address for the name {self._where[0] or self.boundjid.domain}"
+        else:
+            self._why = str(getattr(reason, "strerror", None) or reason)
 
     def _connected(self, _: object) -> None:
         self._why = ""  # the address that was tried before this one does not matter any more

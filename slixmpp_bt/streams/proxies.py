@@ -134,7 +134,9 @@ class Proxies:
             answer = await self._ask(proxy, QUERY, sender)
         except XMPPError:
             return []
-        return [host for host in streamhosts(answer.find(QUERY)) if not host.jid.local and host.jid.domain == proxy.domain]
+        return [
+            host for host in streamhosts(answer.find(QUERY)) if not host.jid.local and host.jid.domain == proxy.domain
+        ]
 
     async def _ask(self, to: JID, payload: str, sender: JID) -> Element:
         return await ask(self._xmpp, "get", to, Element(payload), sender=sender, timeout=self._times.discovery)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from .ejabberd import Ejabberd
 from .loopback import Loopback
-from .process import USERS, Options, RealServer, started
+from .process import USERS, Options, RealServer, joined, started
 from .prosody import Prosody
 from .server import PASSWORD, Process, Server
 
@@ -26,5 +26,6 @@ __all__ = [
     "Prosody",
     "RealServer",
     "Server",
+    "joined",
     "started",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 
+from .names import name_server
 from .process import RealServer, Unavailable, as_root
 
 
@@ -27,10 +28,22 @@ class Ejabberd(RealServer):
         return ["ejabberdctl", "--config-dir", here, "--logs", here, "--spool", f"{here}/data", "foreground"]
 
     def configure(self) -> dict[str, str]:
-        self.fill("ejabberd.yml", shaper="normal" if self.options.rate_limits else "none")
-        (self.directory / "inetrc").write_text('{lookup, ["file", "native"]}.\n')
+        self.fill(
+            "ejabberd.yml",
+            shaper="normal" if self.options.rate_limits else "none",
+            s2s_access="none" if self.neighbour is None else "all",
+        )
+        (self.directory / "inetrc").write_text(self._inetrc())
         port = self.ports["internal"]
         (self.directory / "ejabberdctl.cfg").write_text(
             f"ERLANG_NODE=slixmpp_bt_{port}@localhost\nINET_DIST_INTERFACE=127.0.0.1\nERL_DIST_PORT={port}\n"
         )
         return {"ERL_EPMD_ADDRESS": "127.0.0.1", "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"}
+
+    def _inetrc(self) -> str:
+        """How Erlang looks names up. A neighbour it finds by a name server of ours."""
+        if self.neighbour is None:
+            return '{lookup, ["file", "native"]}.\n'
+        there = name_server(self.neighbour.options.domain, self.neighbour.ports["s2s"])
+        port = self._cleanup.enter_context(there)
+        return f'{{resolv_conf, ""}}.\n{{lookup, [file, native]}}.\n{{nameserver, {{127, 0, 0, 1}}, {port}}}.\n'

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Self
 
 from slixmpp import JID
 
 from slixmpp_bt.testing import LoopbackServer
+from slixmpp_bt.testing.markup import StreamError
 
 from .process import COMPONENT_SECRET, COMPONENTS, USERS
 from .server import PASSWORD, Server
@@ -26,6 +28,7 @@ class Loopback(Server):
             domain=self.domain,
             users=dict.fromkeys(USERS, PASSWORD),
             components={f"{name}.{self.domain}": COMPONENT_SECRET for name in COMPONENTS},
+            proxy=True,
         )
         self.server = await self._stack.enter_async_context(server)
         assert server.ca_certs is not None
@@ -44,3 +47,11 @@ class Loopback(Server):
 
     async def subscribe(self, a: JID | str, b: JID | str) -> None:
         self.server.subscribe(JID(a).bare, JID(b).bare)
+
+    async def stop_proxy(self) -> None:
+        """Let the proxy vanish: what it carries breaks, and nobody gets through to it any more."""
+        proxy = self.server._proxy
+        assert proxy is not None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.1):  # after which connections that do not end are dropped
+                await proxy.listener.close(StreamError("system-shutdown"))

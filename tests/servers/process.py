@@ -31,6 +31,7 @@ COMPONENT_SECRET = "component-secret"
 #: The components' names, before the domain.
 COMPONENTS = ("bot", "gateway")
 S = TypeVar("S", bound="RealServer")
+T = TypeVar("T", bound="RealServer")
 _PORTS = ("c2s", "component", "proxy", "http", "s2s", "internal")
 
 # Runs a server until standard input ends, so that it dies with the test run however that dies. The shells between
@@ -68,6 +69,7 @@ class RealServer(ABC):
     :ivar ports: by use; the same after a restart.
     :ivar ca_certs: the certificate of the authority that vouches for the server's own.
     :ivar users_to_come: those of :data:`USERS` that have no account yet.
+    :ivar neighbour: the one other server that this one talks to (XEP-0220); set before starting.
     """
 
     name: ClassVar[str]
@@ -81,6 +83,7 @@ class RealServer(ABC):
         self.options = options or Options()
         self.ports = dict(zip(_PORTS, free_ports(self.options.address, len(_PORTS)), strict=True))
         self.users_to_come = list(USERS)
+        self.neighbour: RealServer | None = None
         self._cleanup = ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -93,6 +96,12 @@ class RealServer(ABC):
         """Write the configuration; return the environment variables that the command needs."""
 
     @property
+    def names(self) -> list[str]:
+        """The domain and those of its services."""
+        domain = self.options.domain
+        return [domain, *(f"{part}.{domain}" for part in ("conference", "proxy", "upload", "pubsub", *COMPONENTS))]
+
+    @property
     def log(self) -> str:
         """What the server has written so far."""
         return (self.directory / "out.log").read_text(errors="replace")
@@ -100,9 +109,7 @@ class RealServer(ABC):
     def __enter__(self) -> Self:
         self.directory = self._cleanup.enter_context(_directory(f"{self.name}-"))
         (self.directory / "data").mkdir()
-        domain = self.options.domain
-        hosts = [domain, *(f"{part}.{domain}" for part in ("conference", "proxy", "upload", "pubsub", *COMPONENTS))]
-        self.ca_certs, _ = make_certificates(self.directory, hosts)
+        self.ca_certs, _ = make_certificates(self.directory, self.names)
         self._environment = self.configure()
         with ExitStack() as undo:
             undo.callback(self._cleanup.close)
@@ -171,14 +178,17 @@ class RealServer(ABC):
             self.stop()
         self.start()
 
-    def fill(self, template: str, **values: object) -> None:
+    def fill(self, template: str, into: str = ".", **values: object) -> None:
         """Write the configuration file `template` into the directory, with each ``@NAME@`` replaced."""
         text = (HERE / template).read_text()
         values |= {"dir": self.directory, "domain": self.options.domain, "address": self.options.address}
         values |= {f"{use}_port": port for use, port in self.ports.items()} | {"secret": COMPONENT_SECRET}
+        other = self.neighbour or self
+        values |= {"neighbour": other.options.domain, "neighbour_address": other.options.address}
+        values |= {"neighbour_port": other.ports["s2s"]}
         for key, value in values.items():
             text = text.replace(f"@{key.upper()}@", str(value))
-        (self.directory / template).write_text(text)
+        (self.directory / into / template).write_text(text)
 
     def _wait_until_ready(self) -> None:
         assert self._process is not None
@@ -213,6 +223,14 @@ def started(server: S) -> Iterator[S]:
         pytest.skip(str(missing))
     with server:
         yield server
+
+
+@contextmanager
+def joined(one: S, other: T) -> Iterator[tuple[S, T]]:
+    """Run two servers that are each other's neighbours; as :func:`started` does."""
+    one.neighbour, other.neighbour = other, one
+    with started(one), started(other):
+        yield one, other
 
 
 def free_ports(address: str, count: int) -> list[int]:

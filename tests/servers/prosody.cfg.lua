@@ -13,6 +13,10 @@ http_ports = { @HTTP_PORT@ }
 https_ports = {}
 proxy65_interfaces = { "@ADDRESS@" }
 proxy65_ports = { @PROXY_PORT@ }
+s2s_interfaces = { "@ADDRESS@" }
+s2s_ports = { @S2S_PORT@ }
+s2s_direct_tls_ports = {}
+s2s_secure_auth = false
 
 certificates = "@DIR@"
 ssl = { certificate = "@DIR@/server.pem"; key = "@DIR@/server.pem" }
@@ -21,11 +25,12 @@ storage = "internal"
 c2s_require_encryption = true
 allow_registration = true
 
-modules_disabled = { "s2s" }
+modules_disabled = { @DISABLED@ }
+plugin_paths = { "@DIR@/modules" }
 modules_enabled = {
     "roster"; "saslauth"; "tls"; "disco";
     "blocklist"; "bookmarks"; "carbons"; "pep"; "private"; "smacks"; "vcard4"; "vcard_legacy";
-    "csi_simple"; "mam"; "ping"; "register"; "time"; "uptime"; "version"; @LIMITS_MODULE@
+    "csi_simple"; "mam"; "ping"; "register"; "time"; "uptime"; "version"; @MODULES@
 }
 @LIMITS@
 
@@ -39,7 +44,7 @@ Component "pubsub.@DOMAIN@" "pubsub"
 
 Component "proxy.@DOMAIN@" "proxy65"
     proxy65_address = "@ADDRESS@"
-    proxy65_acl = { "@DOMAIN@" }
+    proxy65_acl = { "@DOMAIN@", "bot.@DOMAIN@", "gateway.@DOMAIN@", "@NEIGHBOUR@" }
 
 Component "upload.@DOMAIN@" "http_file_share"
     http_host = "@ADDRESS@"

@@ -19,10 +19,17 @@ class Prosody(RealServer):
         return ["prosody", "-F", "--config", str(self.directory / "prosody.cfg.lua")]
 
     def configure(self) -> dict[str, str]:
-        limited = self.options.rate_limits
+        modules = []
+        if self.options.rate_limits:
+            modules.append("limits")
+        if self.neighbour is not None:
+            modules += ["dialback", "neighbour"]
+            (self.directory / "modules").mkdir()
+            self.fill("mod_neighbour.lua", into="modules")
         self.fill(
             "prosody.cfg.lua",
-            limits=_SHIPPED_LIMITS if limited else "",
-            limits_module='"limits";' if limited else "",
+            limits=_SHIPPED_LIMITS if self.options.rate_limits else "",
+            modules="".join(f'"{module}"; ' for module in modules),
+            disabled='"s2s"' if self.neighbour is None else "",
         )
         return {}

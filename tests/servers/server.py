@@ -193,8 +193,12 @@ class Process(Server):
             pass
 
     async def subscribe(self, a: JID | str, b: JID | str) -> None:
-        one, other = (self.client(f"{JID(jid).bare}/subscription") for jid in (a, b))
-        async with self._visit(one), self._visit(other):
+        await self.befriend(a, self, b)
+
+    async def befriend(self, a: JID | str, others: Process, b: JID | str) -> None:
+        """As :meth:`subscribe`, with an account `b` of another server."""
+        one, other = (at.client(f"{JID(jid).bare}/subscription") for at, jid in ((self, a), (others, b)))
+        async with self._visit(one), others._visit(other):
             # slixmpp's default is to grant every request and to return it.
             one.send_presence_subscription(other.boundjid.bare)
             await _subscribed(one, other.boundjid.bare)
