@@ -36,6 +36,16 @@ class Announcement:
         """Whether anybody may have got the offer."""
         return bool(self._told)
 
+    @property
+    def told(self) -> tuple[tuple[JID, str], ...]:
+        """Who was told, and by which stanza."""
+        return tuple((target, stanza) for stanza, target in self._told.items())
+
+    def restore(self, told: Iterable[tuple[JID, str]]) -> None:
+        """Take up what :attr:`told` was."""
+        self._told = {stanza: target for target, stanza in told}
+        self._targets = tuple(dict.fromkeys((*self._told.values(), *self._targets)))
+
     def reached(self, device: JID) -> bool:
         """Whether a device is one of those that are told."""
         return device in self._targets

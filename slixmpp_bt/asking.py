@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from slixmpp import JID
 
 from .context import Context
-from .errors import LimitExceeded, PeerGone, ProtocolError
-from .messages import MAX_META_CHUNK, Accept, Accepted, Meta, MetaChunk, Offer, Reply, Request
+from .errors import BTError, LimitExceeded, PeerGone, ProtocolError
+from .messages import MAX_META_CHUNK, Accept, Accepted, Meta, MetaChunk, Offer, Reply, Request, Seek
 from .outbox import NOT_NOW
+
+log = logging.getLogger(__name__)
 
 
 class NotNow(Exception):
@@ -38,6 +41,15 @@ class Asking:
         self._transfer = transfer
         self._peer = peer
         self._local = local
+
+    async def seek(self) -> None:
+        """Ask all devices of the sender, and whoever else has its account's name, which of them has the offer."""
+        try:
+            await self._context.wire.send(
+                Seek(self._offer.id), JID(self._peer().bare), sender=self._local, mtype="headline"
+            )
+        except BTError as error:
+            log.debug("%s was not sought: %s", self._peer().bare, error)
 
     async def accept(self, message: Accept) -> Accepted:
         """Accept the offer, for the first time or again."""

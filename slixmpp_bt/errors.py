@@ -135,9 +135,16 @@ class SourceChanged(TransferError):
 
 
 class StorageError(TransferError):
-    """The disk is full, not writable or failing."""
+    """The disk is full, not writable or failing.
+
+    :ivar full: whether it is for lack of room, which may pass.
+    """
 
     reason = "failed-application"
+
+    def __init__(self, message: str = "", *, full: bool = False) -> None:
+        super().__init__(message)
+        self.full = full
 
 
 class IntegrityError(TransferError):

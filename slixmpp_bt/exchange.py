@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,12 +16,14 @@ from slixmpp import JID
 from . import policy
 from .constants import Mode
 from .context import Context
-from .errors import BTError, Cancelled, LimitExceeded, ProtocolError, TransferError
+from .errors import BTError, Cancelled, LimitExceeded, ProtocolError, StateError, TransferError
 from .incoming import GRACE, IncomingOffer
-from .messages import Accept, Done, End, Fetch, Meta, Offer, Peers, Reply, Report, Request, Withdraw
+from .messages import Accept, Done, End, Fetch, Here, Meta, Offer, Peers, Reply, Report, Request, Seek, Withdraw
 from .negotiation import Event
 from .outgoing import OutgoingOffer
 from .policy import Agreement, Counts, Peer, Verdict
+from .receiving import Resume
+from .state import SavedCheckpoint, SavedDownload, SavedIncoming, SavedOffer, SavedPast, SavedReceiver
 from .transfer import Transfer, heard
 
 log = logging.getLogger(__name__)
@@ -29,8 +32,12 @@ log = logging.getLogger(__name__)
 _PARSED_AT_ONCE = 8 * 1024
 #: So many offers of all others together wait for an answer; more are not taken.
 _MAX_WAITING = 2_000
+#: How often what is too old is forgotten in the state, in seconds.
+_PRUNE = 3_600.0
 #: How often ended offers are forgotten and expired ones noticed, in seconds.
 _SWEEP = 30.0
+#: At most one answer to those who seek the same in so many seconds.
+_HERE_PACE = 3.0
 #: So many offers that are over are remembered, so that a repetition is known for one.
 _MAX_REMEMBERED = 10_000
 #: So many ended offers are kept: own ones, so that who asks for them learns how they ended, and others' of which
@@ -61,7 +68,9 @@ class Exchange:
         self._outgoing: dict[str, OutgoingOffer] = {}
         self._incoming: dict[Key, IncomingOffer] = {}
         self._past: dict[Key, _Past] = {}
+        self._said_here: dict[tuple[str, str], float] = {}
         self._sweeper: asyncio.TimerHandle | None = None
+        self._swept = 0.0
         self._closed = False
 
     @property
@@ -113,7 +122,7 @@ class Exchange:
 
     def receive_offer(self, message: Offer, peer: Peer, local: JID) -> IncomingOffer | None:
         """Somebody offers something. Returns the offer if it is new and within the limits."""
-        key = _key(peer, message.id)
+        key = (peer.owner, message.id)
         if self._closed or self._is_known(key, message) or self._is_own(message.id, peer):
             return None
         if sum(not offer.answered for offer in self._incoming.values()) >= _MAX_WAITING:
@@ -134,7 +143,7 @@ class Exchange:
 
     def withdrawn(self, message: Withdraw, peer: Peer) -> None:
         """Somebody takes an offer back."""
-        offer = self._incoming.get(_key(peer, message.id))
+        offer = self._incoming.get((peer.owner, message.id))
         if offer is None:
             return
         self._close(offer)
@@ -169,8 +178,7 @@ class Exchange:
 
     def _counts(self, peer: Peer) -> Counts:
         """How many offers of `peer` wait. Those still being decided upon do not count, up to as many as may run."""
-        who = _key(peer, "")
-        theirs = [offer for offer in self._incoming.values() if not offer.answered and _key(offer.source, "") == who]
+        theirs = [offer for offer in self._incoming.values() if not offer.answered and offer.key == peer.owner]
         waiting = sum(offer.announced for offer in theirs)
         undecided = len(theirs) - waiting
         return Counts(offers=waiting + max(0, undecided - self._context.config.limits.max_transfers))
@@ -194,7 +202,7 @@ class Exchange:
         return verdict.kind == "accept"
 
     async def _announce(self, offer: IncomingOffer) -> None:
-        key = _key(offer.source, offer.id)
+        key = (offer.key, offer.id)
         if offer.message.info is not None and offer.manifest is None:
             try:
                 await offer.learn(offer.message.info)
@@ -217,6 +225,7 @@ class Exchange:
             self._refuse(key, offer, exceeded)
             return
         offer.announced = True
+        offer.save()
         self._context.notify("bt_offer", offer)
 
     # requests
@@ -237,13 +246,15 @@ class Exchange:
 
     async def _answer(self, request: Request, peer: Peer, local: JID) -> Reply:
         if isinstance(request, Accept):
-            return await self._invited(request.id, peer, local).accept(request, peer)
+            return await self._invited(request, peer, local).answering.accept(request, peer)
         if isinstance(request, Meta):
-            return self._agreed(request, peer, local).meta(request, peer.jid)
+            return await self._agreed(request, peer, local).answering.meta(request, peer.jid)
         if isinstance(request, Fetch):
-            return await self._agreed(request, peer, local).fetch(request, peer.jid)
-        if isinstance(request, Report):
-            self._agreed(request, peer, local).receiver(request.transfer, peer.jid).report(request)
+            return await self._agreed(request, peer, local).answering.fetch(request, peer.jid)
+        if isinstance(request, Here):
+            self._here(request, peer, local)
+        elif isinstance(request, Report):
+            self._agreed(request, peer, local).receivers.of(request.transfer, peer.jid).report(request)
         elif isinstance(request, Peers):
             await self._fetching(request, peer, local).peers(request)
         else:
@@ -251,34 +262,63 @@ class Exchange:
         self._context.outbox.retry(self._context.now(), peer.jid)
         return Done()
 
-    def _invited(self, id: str, peer: Peer, local: JID) -> OutgoingOffer:
-        offer = self._outgoing.get(id)
-        if offer is None or offer.local.bare != local.bare or peer.blocked or not offer.invites(peer.jid):
+    def _invited(self, request: Accept | End | Seek, peer: Peer, local: JID) -> OutgoingOffer:
+        offer = self._outgoing.get(request.id)
+        transfer = getattr(request, "transfer", None)
+        invites = offer is not None and offer.local.bare == local.bare and offer.receivers.invites(peer.jid, transfer)
+        if offer is None or not invites or peer.blocked:
             raise ProtocolError("no such offer", "item-not-found")
         return offer
 
     def _agreed(self, request: Meta | Fetch | Report, peer: Peer, local: JID) -> OutgoingOffer:
         offer = self._outgoing.get(request.id)
-        transfer = offer.transfer_of(request.transfer) if offer is not None else None
+        transfer = _transfer_of(offer, request.transfer)
         if offer is None or transfer is None or not _may(request, peer, local, transfer):
             raise ProtocolError("no such offer", "item-not-found")
         return offer
 
     def _fetching(self, request: Peers | End, peer: Peer, local: JID) -> IncomingOffer:
-        offer = self._incoming.get(_key(peer, request.id))
+        offer = self._incoming.get((peer.owner, request.id))
         transfer = offer.transfer if offer is not None else None
         if offer is None or transfer is None or not _may(request, peer, local, transfer):
             raise ProtocolError("no such transfer", "item-not-found")
         return offer
 
+    def sought(self, message: Seek, peer: Peer, local: JID) -> None:
+        """A receiver has lost sight of the sender: say that it is here, if it is."""
+        try:
+            self._invited(message, peer, local)
+        except ProtocolError:
+            return
+        now = self._context.now()
+        if now - self._said_here.get((peer.jid.full, message.id), 0.0) < _HERE_PACE:
+            return
+        if len(self._said_here) >= _MAX_ENDED:
+            self._said_here.clear()
+        self._said_here[peer.jid.full, message.id] = now
+        self._context.tasks.spawn(self._say_here(message.id, peer.jid, local), f"here {message.id}")
+
+    async def _say_here(self, id: str, to: JID, local: JID) -> None:
+        try:
+            await self._context.wire.request(Here(id), to, sender=local)
+        except BTError as error:
+            log.debug("%s was not told that the offer is here: %s", to, error)
+
+    def _here(self, request: Here, peer: Peer, local: JID) -> None:
+        offer = self._incoming.get((peer.owner, request.id))
+        if offer is not None and offer.local.bare == local.bare:
+            offer.moved(peer.jid)
+        elif not any(end.id == request.id for end in self._context.outbox.waiting):
+            raise ProtocolError("no such transfer", "item-not-found")
+
     def _ended(self, request: End, peer: Peer, local: JID) -> None:
         own = self._outgoing.get(request.id)
-        transfer = own.transfer_of(request.transfer or "") if own is not None else None
+        transfer = _transfer_of(own, request.transfer)
         if own is not None and transfer is not None and _may(request, peer, local, transfer):
             own.end(request, peer.jid)
         elif own is not None:
-            self._invited(request.id, peer, local).end(request, peer.jid)
-        elif _key(peer, request.id) not in self._past:
+            self._invited(request, peer, local).end(request, peer.jid)
+        elif (peer.owner, request.id) not in self._past:
             self._fetching(request, peer, local).ended(*heard(request.kind, request.reason, request.text))
 
     # time
@@ -286,6 +326,8 @@ class Exchange:
     def session_started(self) -> None:
         """There is a session again: whoever waits for the other side tries at once."""
         self._context.outbox.retry(self._context.now())
+        for own in self._outgoing.values():
+            own.announce_again()
         for transfer in self._incoming_transfers():
             transfer.feed(Event.RETRY)
 
@@ -315,6 +357,7 @@ class Exchange:
         for index, own in enumerate(ended):
             if own.expires.timestamp() + GRACE <= now or index < len(ended) - _MAX_ENDED:
                 del self._outgoing[own.id]
+                self._context.state.delete(SavedOffer, own.id)
         over = [offer for offer in self._incoming.values() if not offer.alive]
         for index, offer in enumerate(over):
             if not offer.can_be_accepted_again or index < len(over) - _MAX_ENDED:
@@ -323,7 +366,14 @@ class Exchange:
             if not offer.answered and offer.expires.timestamp() + GRACE <= now:
                 self._close(offer)
         self._past = {key: past for key, past in self._past.items() if past.until > now}
+        if now - self._swept > _PRUNE:
+            self._swept = now
+            self._context.tasks.spawn(self._prune(now), "prune")
         self._schedule()
+
+    async def _prune(self, now: float) -> None:
+        with suppress(StateError):
+            await self._context.state.prune(now)
 
     def _close(self, offer: IncomingOffer) -> None:
         """It cannot be accepted any more."""
@@ -337,33 +387,100 @@ class Exchange:
         if offer.transfer is not None and not offer.transfer.is_released:
             return
         offer.closed = True
-        key = _key(offer.source, offer.id)
+        key = (offer.key, offer.id)
         self._incoming.pop(key, None)
+        offer.forget()
         self._remember(key, offer)
 
     def _remember(self, key: Key, offer: IncomingOffer) -> None:
-        self._past[key] = _Past(offer.message.info_hash, offer.expires.timestamp() + GRACE)
+        past = self._past[key] = _Past(offer.message.info_hash, offer.expires.timestamp() + GRACE)
+        self._context.state.save(SavedPast(*key, past.info_hash, past.until))
         while len(self._past) > _MAX_REMEMBERED:
             del self._past[next(iter(self._past))]
 
+    async def restore(self, peer_of: Callable[[SavedIncoming], Peer]) -> None:
+        """Take up what an earlier run has kept, and keep what there is in this one.
+
+        :param peer_of: what is known now of who made an offer.
+        :raises StateError: it cannot be read.
+        """
+        state, now = self._context.state, self._context.now()
+        offers, receivers = await state.load(SavedOffer), await state.load(SavedReceiver)
+        incoming, downloads = await state.load(SavedIncoming), await state.load(SavedDownload)
+        checkpoints = {saved.transfer: saved for saved in await state.load(SavedCheckpoint)}
+        self._past.update({(p.sender, p.offer): _Past(p.info_hash, p.until) for p in await state.load(SavedPast)})
+        await self._context.outbox.restore()
+        by_offer: dict[str, list[SavedReceiver]] = {}
+        for receiver in receivers:
+            by_offer.setdefault(receiver.offer, []).append(receiver)
+        for saved in offers:
+            if saved.id not in self._outgoing:
+                own = OutgoingOffer.restore(self._context, saved, by_offer.get(saved.id, ()))
+                self._outgoing[own.id] = own
+        resumed = {(download.sender, download.offer): download for download in downloads}
+        for found in incoming:
+            download = resumed.get((found.sender, found.offer.id))
+            if download is not None or found.offer.expires.timestamp() + GRACE > now:
+                await self._restore_incoming(found, peer_of(found), download, checkpoints)
+            else:
+                state.delete(SavedIncoming, *found.key)
+        self._context.outbox.save_all()
+        for own in self._outgoing.values():
+            own.save_all()
+        for theirs in self._incoming.values():
+            theirs.save_all()
+        self._schedule()
+
+    async def _restore_incoming(
+        self, saved: SavedIncoming, peer: Peer, download: SavedDownload | None,
+        checkpoints: Mapping[str, SavedCheckpoint],
+    ) -> None:  # fmt: skip
+        if (saved.sender, saved.offer.id) in self._incoming:
+            return
+        offer = IncomingOffer.restore(self._context, saved, peer)
+        info = saved.offer.info or (download.info if download is not None else None)
+        if info is not None:
+            try:
+                await offer.learn(info)
+            except BTError as error:
+                log.warning("%r cannot be taken up again: %s", offer, error)
+                return
+        self._incoming[offer.key, offer.id] = offer
+        if download is not None:
+            checkpoint = checkpoints.get(download.transfer)
+            data, routes = (checkpoint.data, checkpoint.routes) if checkpoint is not None else (None, ())
+            offer.resume(Resume(download, data, routes))
+        elif not offer.answered:
+            self._context.tasks.spawn(self._announce(offer), f"announce {offer.id}")
+
     async def aclose(self) -> None:
-        """End everything, tell the other sides, and let go of it all; takes some seconds at most. Idempotent."""
+        """End everything and let go of it all; takes some seconds at most. Idempotent.
+
+        What is kept goes on with the next run, and nobody is told; without a state the other sides are told that it is
+        over.
+        """
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-        reason = "this side was shut down"
+        error = Cancelled("this side was shut down")
+        if self._context.state.path is not None:
+            for own in self._outgoing.values():
+                own.suspend()
+            await asyncio.gather(*(transfer.suspend(error) for transfer in self._all_transfers()))
+            return
         for offer in self._incoming.values():
             offer.closed = True
         for transfer in self.transfers:
-            transfer.feed(Event.CANCEL, Cancelled(reason))
+            transfer.feed(Event.CANCEL, error)
         for own in self._outgoing.values():
-            own.fail(Cancelled(reason))
+            own.fail(error)
         await asyncio.sleep(0)  # what was just said leaves
-        await asyncio.gather(*(transfer.aclose(Cancelled(reason)) for transfer in self._all_transfers()))
+        await asyncio.gather(*(transfer.aclose(error) for transfer in self._all_transfers()))
 
 
-def _key(peer: Peer, id: str) -> Key:
-    return (peer.bare.bare if peer.bare is not None and peer.room is None else peer.jid.full, id)
+def _transfer_of(offer: OutgoingOffer | None, id: str | None) -> Transfer | None:
+    sending = offer.receivers.find(id) if offer is not None else None
+    return sending.transfer if sending is not None else None
 
 
 def _may(request: Meta | Fetch | Report | Peers | End, peer: Peer, local: JID, transfer: Transfer) -> bool:

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from slixmpp import JID
 
@@ -18,9 +18,10 @@ from .errors import ConfigError, Expired, IntegrityError, LimitExceeded, PathErr
 from .filenames import safe_name, safe_paths
 from .manifest import Manifest, ManifestLimits
 from .messages import End, Offer, Peers
-from .negotiation import Event, Negotiation, Role
-from .receiving import Receiving
+from .negotiation import Event, Negotiation, Phase, Role
+from .receiving import Receiving, Resume
 from .sealing import check_authority
+from .state import SavedIncoming
 from .transfer import Transfer
 
 if TYPE_CHECKING:
@@ -85,8 +86,21 @@ class IncomingOffer:
         #: Whether the application was told of it.
         self.announced = False
         self._context = context
+        self._received = context.now()
         self._side: Receiving | None = None
         self._files: tuple[OfferedFile, ...] = ()
+
+    @classmethod
+    def restore(cls, context: Context, saved: SavedIncoming, peer: Peer) -> Self:
+        """An offer of an earlier run."""
+        self = cls(context, saved.offer, peer, saved.local)
+        self.answered, self.closed, self._received = saved.answered, saved.closed, saved.received
+        return self
+
+    @property
+    def key(self) -> str:
+        """Whose it is; with :attr:`id` it tells it from all others."""
+        return self.source.owner
 
     @property
     def files(self) -> tuple[OfferedFile, ...]:
@@ -130,6 +144,7 @@ class IncomingOffer:
         if self.answered:
             return
         self.answered = self.closed = True
+        self.save()
         end = End(self.id, "decline", "decline", text=reason)
         self._context.outbox.post(end, self.peer, sender=self.local, until=self.expires.timestamp() + GRACE)
 
@@ -246,8 +261,53 @@ class IncomingOffer:
             self._context, negotiation, side,
             offer=self, peer=self.peer, id=secrets.token_urlsafe(12), incoming=True,
         )  # fmt: skip
+        self.save()
         self.transfer.feed(Event.START)
         return self.transfer
+
+    def resume(self, resume: Resume) -> Transfer:
+        """Go on with a download of an earlier run, as soon as there is contact."""
+        saved, limits = resume.download, self._context.config.limits
+        negotiation = Negotiation(
+            Role.RECEIVER,
+            expires=self.expires.timestamp() + GRACE,
+            ttl=saved.started + limits.transfer_ttl,
+            rng=self._context.rng,
+            timing=self._context.timing,
+            phase=Phase.PAUSED if saved.paused else Phase.WAITING,
+        )
+        self._side = Receiving(self._context, self, saved.dest, None, resume)
+        self.answered = True
+        self.transfer = Transfer(
+            self._context, negotiation, self._side, offer=self, peer=self.peer, id=saved.transfer, incoming=True
+        )
+        return self.transfer
+
+    def moved(self, sender: JID) -> None:
+        """The sender is at another device, or at this one again: accept again there."""
+        self.peer = sender
+        if self.transfer is not None and not self.transfer.ended:
+            self.transfer.peer = sender
+            self.transfer.feed(Event.FOUND)
+
+    def save(self) -> None:
+        """Keep it as it is now."""
+        self._context.state.save(
+            SavedIncoming(
+                self.key, self.message, self.peer, self.local, self._received,
+                bare=self.sender, room=self.room, answered=self.answered, closed=self.closed, announced=self.announced,
+            )
+        )  # fmt: skip
+
+    def forget(self) -> None:
+        """It need not be known any more."""
+        self._context.state.delete(SavedIncoming, self.key, self.id)
+
+    def save_all(self) -> None:
+        """Keep everything of it: the state has just been opened."""
+        self.save()
+        if self._side is not None and self.transfer is not None and not self.transfer.ended:
+            self._side.save()
 
 
 def _list(manifest: Manifest) -> tuple[OfferedFile, ...]:

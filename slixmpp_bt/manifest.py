@@ -5,24 +5,26 @@ This is the only source of names and sizes, and it sees every info dict before a
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self
+from typing import Protocol, Self
 
 from . import infodict
-from .errors import IntegrityError
+from .errors import IntegrityError, PathError, SourceChanged, StateError
 from .hashing import DIGEST, hash_files, layer_root, leaves, piece_root
 from .infodict import KIB, MAX_PIECE_LENGTH, MIB, File, ManifestLimits
-from .sources import Stamp, Tree, changed, check_path, read_range, scan, stamp
+from .sources import Source, Stamp, Tree, changed, check_path, read_range, scan, stamp
 from .threads import in_thread
 
 __all__ = [
     "File",
+    "Known",
     "Made",
     "Manifest",
     "ManifestLimits",
@@ -31,6 +33,7 @@ __all__ = [
     "make",
     "piece_length_for",
     "read_piece",
+    "reopen",
     "stamp",
 ]
 
@@ -186,12 +189,25 @@ class Made:
     stamps: Mapping[int, Stamp]
 
 
+class Known(Protocol):
+    """Hashes that were made before, by how the files looked then (:class:`slixmpp_bt.state.State` keeps them)."""
+
+    async def cached_layers(
+        self, files: Sequence[tuple[Path, Stamp]], piece_length: int
+    ) -> list[tuple[bytes, bytes] | None]: ...
+
+    def cache_layers(
+        self, piece_length: int, files: Sequence[tuple[Path, Stamp, bytes, bytes]]
+    ) -> asyncio.Future[None]: ...
+
+
 async def make(
     path: Path,
     *,
     salt: bytes,
     extra: Mapping[bytes, bytes] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    known: Known | None = None,
 ) -> Made:
     """Hash `path` (a file or a directory) in threads.
 
@@ -201,6 +217,7 @@ async def make(
     :param extra: ``{b"ssl-cert": PEM}`` or nothing.
     :param progress: called on the event loop with bytes hashed and bytes in all, at most ten times a second and, at
         the end, once more.
+    :param known: what was hashed before is not hashed again.
     :raises PathError: something there cannot be offered: a symbolic link, a device, a name that is not UTF-8, no
         permission; the message names it.
     :raises SourceChanged: a file was changed meanwhile.
@@ -208,25 +225,92 @@ async def make(
     :raises ValueError: a wrong `salt` or `extra`.
     """
     infodict.check_own(salt, extra or {})
-    stopped = threading.Event()
-    tree = await in_thread(scan, path, stopped.is_set, stop=stopped.set)
-    size = sum(source.size for source in tree.files)
-    piece_length = piece_length_for(size)
-    hashes = await hash_files(tree.files, piece_length, progress)
+    tree = await _scan(path)
+    piece_length = piece_length_for(sum(source.size for source in tree.files))
+    hashes = await _hashes(tree, piece_length, progress, known)
     return await in_thread(_made, tree, hashes, piece_length, salt, extra or {})
 
 
-def _made(tree: Tree, hashes: list[bytes], piece_length: int, salt: bytes, extra: Mapping[bytes, bytes]) -> Made:
+async def reopen(path: Path, info: bytes, stamps: Sequence[Stamp], known: Known | None = None) -> Made:
+    """What :func:`make` returned for the offer with this info dict, of files that look as they did then.
+
+    Hashes again what is not known any more. Cancelling stops that.
+
+    :raises SourceChanged: they do not look as they did, or are not what they were.
+    """
+    try:
+        tree = await _scan(path)
+    except PathError as error:
+        raise SourceChanged(f"{path.name}: changed after it was offered: {error}") from error
+    manifest = await in_thread(Manifest.parse, info, _no_limits(info))
+    if [source.stamp for source in tree.files] != list(stamps):
+        raise SourceChanged(f"{path.name}: changed after it was offered")
+    hashes = await _hashes(tree, manifest.piece_length, None, known)
+    _, layers = _roots_and_layers(tree, hashes, manifest.piece_length)
+    try:
+        manifest = await in_thread(manifest.with_layers, layers)
+    except IntegrityError as error:
+        raise SourceChanged(f"{path.name}: changed after it was offered") from error
+    return _whole(manifest, tree)
+
+
+async def _scan(path: Path) -> Tree:
+    stopped = threading.Event()
+    return await in_thread(scan, path, stopped.is_set, stop=stopped.set)
+
+
+async def _hashes(
+    tree: Tree, piece_length: int, progress: Callable[[int, int], None] | None, known: Known | None
+) -> list[bytes]:
+    """As :func:`~slixmpp_bt.hashing.hash_files`, but for those that are known."""
+    wanted = [source for source in tree.files if source.size]
+    found: dict[Path, bytes] = {}
+    if known is not None:
+        try:
+            cached = await known.cached_layers([(source.path, source.stamp) for source in wanted], piece_length)
+        except StateError:
+            cached = [None for _ in wanted]
+        for source, entry in zip(wanted, cached, strict=True):
+            if entry is not None:
+                found[source.path] = entry[1] or entry[0]
+    missing = [source for source in tree.files if source.path not in found]
+    done = sum(source.size for source in wanted) - sum(source.size for source in missing)
+    hashed = await hash_files(missing, piece_length, progress and (lambda n, total: progress(done + n, done + total)))
+    new = [(source, hashes) for source, hashes in zip(missing, hashed, strict=True) if source.size]
+    if known is not None and new:
+        known.cache_layers(piece_length, [_entry(source, hashes, piece_length) for source, hashes in new])
+    found.update((source.path, hashes) for source, hashes in new)
+    return [found.get(source.path, b"") for source in tree.files]
+
+
+def _entry(source: Source, hashes: bytes, piece_length: int) -> tuple[Path, Stamp, bytes, bytes]:
+    if source.size <= piece_length:
+        return source.path, source.stamp, hashes, b""
+    return source.path, source.stamp, layer_root(hashes, piece_length), hashes
+
+
+def _roots_and_layers(tree: Tree, hashes: list[bytes], piece_length: int) -> tuple[list[bytes], dict[bytes, bytes]]:
     layers: dict[bytes, bytes] = {}
     roots: list[bytes] = []
     for source, found in zip(tree.files, hashes, strict=True):
         roots.append(layer_root(found, piece_length) if source.size > piece_length else found)
         if source.size > piece_length:
             layers[roots[-1]] = found
+    return roots, layers
+
+
+def _made(tree: Tree, hashes: list[bytes], piece_length: int, salt: bytes, extra: Mapping[bytes, bytes]) -> Made:
+    roots, layers = _roots_and_layers(tree, hashes, piece_length)
     info = infodict.write(tree, roots, piece_length, salt, extra)
-    # Nothing limits what may be offered; no dict has more files than bytes.
-    limits = ManifestLimits(max_size=1 << 63, max_files=len(info), max_length=len(info))
-    manifest = replace(Manifest.parse(info, limits), _layers=MappingProxyType(layers))
+    return _whole(replace(Manifest.parse(info, _no_limits(info)), _layers=MappingProxyType(layers)), tree)
+
+
+def _no_limits(info: bytes) -> ManifestLimits:
+    """For one's own: nothing limits what may be offered, and no dict has more files than bytes."""
+    return ManifestLimits(max_size=1 << 63, max_files=len(info), max_length=len(info))
+
+
+def _whole(manifest: Manifest, tree: Tree) -> Made:
     return Made(
         manifest,
         MappingProxyType({index: source.path for index, source in enumerate(tree.files)}),

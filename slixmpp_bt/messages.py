@@ -113,6 +113,20 @@ class Withdraw:
 
 
 @dataclass(frozen=True, slots=True)
+class Seek:
+    """Where are you? From a receiver who has lost sight of the sender, to all its devices."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """It is I who has the offer: accept it again from here."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Accept:
     """I want it; here is where I listen.
 
@@ -250,6 +264,6 @@ class Done:
     """The empty answer to Peers, Report and End."""
 
 
-Message = Offer | Withdraw
-Request = Accept | Meta | Fetch | Peers | Report | End
+Message = Offer | Withdraw | Seek
+Request = Here | Accept | Meta | Fetch | Peers | Report | End
 Reply = Accepted | MetaChunk | Fetching | Done

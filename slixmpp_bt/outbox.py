@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from slixmpp import JID
 
 from .errors import BTError, PeerGone, ProtocolError
 from .messages import End
+from .state import SavedLetter, State
 from .tasks import Tasks
 from .wire import Wire
 
@@ -29,15 +30,24 @@ class _Letter:
     to: JID
     sender: JID
     until: float
+
+    #: Where it is tried first: the device may have got another name.
+    device: JID = field(default_factory=JID)
     #: Whether it is under way, and whether there was contact since it left.
     sending: bool = False
     again: bool = False
+
+    @property
+    def record(self) -> SavedLetter:
+        """As it is kept."""
+        return SavedLetter(self.end, self.to, self.sender, self.until)
 
 
 class Outbox:
     """Ends that the other side has not answered yet."""
 
-    def __init__(self, wire: Wire, tasks: Tasks) -> None:
+    def __init__(self, wire: Wire, tasks: Tasks, state: State | None = None) -> None:
+        self.state = state or State.nothing()
         self._wire = wire
         self._tasks = tasks
         self._letters: dict[str, list[_Letter]] = {}
@@ -59,14 +69,35 @@ class Outbox:
         letters = self._letters.setdefault(to.bare, [])
         letters.append(_Letter(end, to, sender, until))
         del letters[:-_MAX_LETTERS]
+        self.state.save(letters[-1].record)
         self._send(letters[-1])
 
+    async def restore(self) -> None:
+        """Take up what an earlier run could not say; :meth:`retry` says it.
+
+        :raises StateError: it cannot be read.
+        """
+        for saved in await self.state.load(SavedLetter):
+            letters = self._letters.setdefault(saved.to.bare, [])
+            letters.append(_Letter(saved.end, saved.to, saved.sender, saved.until))
+
+    def save_all(self) -> None:
+        """Keep everything: the state has just been opened."""
+        for letters in self._letters.values():
+            self.state.save(*(letter.record for letter in letters))
+
+    @property
+    def waiting(self) -> list[End]:
+        """What nobody has answered yet."""
+        return [letter.end for letters in self._letters.values() for letter in letters]
+
     def retry(self, now: float, peer: JID | None = None) -> None:
-        """There is contact again: with everybody (a new session), or with the account of `peer`."""
+        """There is contact again: with everybody (a new session), or with the account of `peer`, then at that
+        device."""
         for account in list(self._letters) if peer is None else [peer.bare]:
             self.prune(now, account)
             for letter in self._letters.get(account, ()):
-                self._send(letter)
+                self._send(letter, peer)
 
     def prune(self, now: float, account: str | None = None) -> None:
         """Forget what is too old."""
@@ -75,7 +106,8 @@ class Outbox:
             if kept:
                 self._letters[bare] = kept
 
-    def _send(self, letter: _Letter) -> None:
+    def _send(self, letter: _Letter, device: JID | None = None) -> None:
+        letter.device = device if device is not None and device.resource else letter.to
         if letter.sending:
             letter.again = True
             return
@@ -95,19 +127,29 @@ class Outbox:
             letter.sending = False
 
     async def _is_settled(self, letter: _Letter) -> bool:
+        for device in dict.fromkeys((letter.device, letter.to)):
+            if await self._is_settled_by(letter, device):
+                return True
+        return False
+
+    async def _is_settled_by(self, letter: _Letter, device: JID) -> bool:
         try:
-            await self._wire.request(letter.end, letter.to, sender=letter.sender)
+            await self._wire.request(letter.end, device, sender=letter.sender)
         except PeerGone:
             return False
         except ProtocolError as error:
             if error.condition in NOT_NOW:
                 return False
-            log.debug("%s does not want to know of the end of %s: %s", letter.to, letter.end.id, error)
+            log.debug("%s does not want to know of the end of %s: %s", device, letter.end.id, error)
         except BTError:
-            log.exception("could not tell %s the end of %s", letter.to, letter.end.id)
+            log.exception("could not tell %s the end of %s", device, letter.end.id)
         return True
 
+    def _forget(self, letter: _Letter) -> None:
+        self.state.delete(SavedLetter, *letter.record.key)
+
     def _drop(self, letter: _Letter) -> None:
+        self._forget(letter)
         kept = [other for other in self._letters.pop(letter.to.bare, ()) if other is not letter]
         if kept:
             self._letters[letter.to.bare] = kept

@@ -25,12 +25,14 @@ from .connection import Connection
 from .constants import FEATURE_IN_BAND, FEATURE_RELAY, FEATURE_SEALED, NS, Mode, Route
 from .context import Context
 from .directory import Directory
-from .errors import ConfigError, LimitExceeded, NotSupported, PeerGone, ProtocolError
+from .errors import ConfigError, LimitExceeded, NotSupported, PeerGone, ProtocolError, StateError
 from .exchange import Exchange
 from .incoming import IncomingOffer
-from .messages import Request, Withdraw
+from .messages import Offer, Request, Seek, Withdraw
 from .outbox import Outbox
 from .outgoing import OutgoingOffer
+from .policy import Peer
+from .state import SavedIncoming, State
 from .tasks import Tasks
 from .transfer import Transfer
 
@@ -41,9 +43,19 @@ MODES = frozenset(Mode)
 ROUTES = frozenset(Route)
 #: A client that disconnects and does not begin to connect again within so many seconds has left.
 _GRACE = 5.0
+#: So long a request waits for what an earlier run has left, in seconds.
+_PATIENCE = 10.0
 #: What takes effect only when the plugin starts.
 _FIXED = frozenset({"backend", "listen", "port_mapping", "state_dir", "instance"})
-_REQUESTS = ("set/bt_accept", "get/bt_meta", "set/bt_fetch", "set/bt_peers", "set/bt_report", "set/bt_end")
+_REQUESTS = (
+    "set/bt_here",
+    "set/bt_accept",
+    "get/bt_meta",
+    "set/bt_fetch",
+    "set/bt_peers",
+    "set/bt_report",
+    "set/bt_end",
+)
 
 #: Plugins that are closing: a task needs somebody who holds it, and a disabled plugin is held by nobody.
 _closing: set[asyncio.Task[None]] = set()
@@ -90,6 +102,7 @@ class XEP_BT(BasePlugin):
         handlers: list[BaseHandler] = [
             Callback("BT offer", MatchXPath(f"{{{ns}}}message/{{urn:xmpp:sfs:0}}file-sharing"), self._handle_message),
             Callback("BT withdraw", StanzaPath("message/bt_withdraw"), self._handle_message),
+            Callback("BT seek", StanzaPath("message/bt_seek"), self._handle_message),
         ]
         handlers += [CoroutineCallback(f"BT {p}", StanzaPath(f"iq@type={p}"), self._handle_request) for p in _REQUESTS]
         for handler in handlers:
@@ -110,7 +123,7 @@ class XEP_BT(BasePlugin):
 
     def plugin_end(self) -> None:
         """Undo everything; what runs is closed in the background (see :meth:`aclose`)."""
-        for name in ("BT offer", "BT withdraw", *(f"BT {p}" for p in _REQUESTS)):
+        for name in ("BT offer", "BT withdraw", "BT seek", *(f"BT {p}" for p in _REQUESTS)):
             self.xmpp.remove_handler(name)
         for event, function in self._events():
             self.xmpp.del_event_handler(event, function)
@@ -129,7 +142,6 @@ class XEP_BT(BasePlugin):
             ("session_end", self._session_ended),
             ("disconnected", self._disconnected),
             ("message_error", self._handle_error),
-            ("got_online", self._got_online),
             ("presence_available", self._device_available),
         )
 
@@ -271,15 +283,21 @@ class XEP_BT(BasePlugin):
         if self._guard is not None and self._guard is not asyncio.current_task():
             self._guard.cancel()
         self._ended = True
+        if self._restoring is not None and self._restoring is not asyncio.current_task():
+            self._restoring.cancel()
+            await asyncio.wait([self._restoring])
         await self._exchange.aclose()
         await self._context.tasks.aclose()
         await self._backend.aclose()
+        await self._context.state.aclose()
         self._connection.close()
 
     # inside
 
     def _build(self) -> None:
         self._ended = False
+        self._ready = asyncio.Event()
+        self._restoring: asyncio.Task[None] | None = None
         self._connection = Connection(self.xmpp)
         self._connection.hidden = self._config.reveal_address == "never"
         self._backend = _backend(self._config)
@@ -367,7 +385,31 @@ class XEP_BT(BasePlugin):
         if self._guard is None or self._guard.done():
             self._guard = asyncio.get_running_loop().create_task(self._keep(), name="slixmpp_bt guard")
         self._connection.session_started()
+        if self._config.state_dir is None or self._context.state.path is not None:
+            self._ready.set()
+            self._exchange.session_started()
+        elif self._restoring is None or self._restoring.done():
+            self._restoring = self._context.tasks.spawn(self._restore(self._config.state_dir), "restore")
+
+    async def _restore(self, directory: Path) -> None:
+        """Open the state, and take up what an earlier run has left; without it, if that cannot be."""
+        account = JID(self.xmpp.boundjid.bare)
+        try:
+            self._context.state = self._context.outbox.state = await State.open(
+                directory, account, self._config.instance
+            )
+            await self._exchange.restore(self._peer_of)
+        except StateError as error:
+            log.warning("going on without persistence: %s", error)
+            await self._context.state.aclose()
+            self._context.state = self._context.outbox.state = State.nothing()
+        self._ready.set()
         self._exchange.session_started()
+
+    def _peer_of(self, saved: SavedIncoming) -> Peer:
+        if saved.room is not None:
+            return Peer(jid=saved.peer, bare=saved.bare, room=saved.room)
+        return self._directory.peer(saved.peer, saved.local)
 
     async def _keep(self) -> None:
         """Close everything when the loop is shut down around us (``asyncio.run`` cancels what is left)."""
@@ -389,11 +431,10 @@ class XEP_BT(BasePlugin):
         if not (self.xmpp.is_connected() or self.xmpp.is_connecting()):
             self._hold(asyncio.get_running_loop().create_task(self.aclose(), name="slixmpp_bt close"))
 
-    def _got_online(self, presence: Presence) -> None:
-        self._exchange.contact(presence["from"])
-
     def _device_available(self, presence: Presence) -> None:
         device = presence["from"]
+        if not self._ended:
+            self._exchange.contact(device)
         if not self._ended and self._exchange.offers_for(device):
             self._context.tasks.spawn(self._offer_to(device, JID(presence["to"])), f"offer to {device}")
 
@@ -404,19 +445,32 @@ class XEP_BT(BasePlugin):
                 await offer.send_to(device)
 
     def _handle_message(self, message: StanzaBase) -> None:
+        if self._ready.is_set():
+            self._take_message(cast(Message, message))
+        else:
+            self._context.tasks.spawn(self._take_later(cast(Message, message)), "message")
+
+    async def _take_later(self, message: Message) -> None:
+        await self._ready.wait()
+        self._take_message(message)
+
+    def _take_message(self, message: Message) -> None:
         try:
-            self._take_offers(cast(Message, message))
+            self._take_offers(message)
         except ProtocolError as error:
             log.info("an offer of %s is ignored: %s", message["from"], error)
 
     def _take_offers(self, message: Message) -> list[IncomingOffer]:
-        if message["type"] not in ("chat", "normal"):
+        if message["type"] not in ("chat", "normal", "headline"):
             return []
         local = JID(message["to"]) if message["to"].bare else self._local(None)
         peer = self._directory.peer(message["from"], local)
-        withdrawn = stanza.find(message)
-        if isinstance(withdrawn, Withdraw):
-            self._exchange.withdrawn(withdrawn, peer)
+        found = stanza.find(message)
+        if isinstance(found, Withdraw):
+            self._exchange.withdrawn(found, peer)
+        if isinstance(found, Seek):
+            self._exchange.sought(found, peer, local)
+        if message["type"] == "headline" or not isinstance(found, Offer):
             return []
         offers = (self._exchange.receive_offer(offer, peer, local) for offer in stanza.find_offers(message))
         return [offer for offer in offers if offer is not None]
@@ -426,9 +480,13 @@ class XEP_BT(BasePlugin):
         local = JID(iq["to"]) if iq["to"].bare else self._local(None)
         try:
             request = cast(Request, stanza.find(iq))
+            async with asyncio.timeout(_PATIENCE):
+                await self._ready.wait()
             reply = await self._exchange.receive(request, self._directory.peer(iq["from"], local), local)
         except ProtocolError as error:
             raise stanza.error(error) from None
+        except TimeoutError:
+            raise stanza.error(ProtocolError("not ready yet", "resource-constraint")) from None
         answer = iq.reply()
         payload = stanza.payload(reply)
         if payload is not None:

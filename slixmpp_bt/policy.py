@@ -14,7 +14,7 @@ from slixmpp import JID
 from .config import Config, Limits
 from .errors import Declined, LimitExceeded, TransferError
 from .manifest import Manifest
-from .messages import End, Fetch, Meta, Offer, Peers, Report, Request
+from .messages import End, Fetch, Here, Meta, Offer, Peers, Report, Request
 
 #: So many devices of one account may fetch one offer.
 MAX_DEVICES = 8
@@ -39,6 +39,11 @@ class Peer:
     blocked: bool = False
     auto_authorize: bool = False
     room: JID | None = None
+
+    @property
+    def owner(self) -> str:
+        """Whose the peer's offers are: its real account's; in a room, the occupant's."""
+        return self.bare.bare if self.bare is not None and self.room is None else self.jid.full
 
     @property
     def account(self) -> JID | None:
@@ -164,7 +169,7 @@ def may(request: Request, peer: JID, own: JID, agreement: Agreement | None) -> b
 
     :param agreement: the one with the request's transfer id; None if there is none.
     """
-    if agreement is None or request.transfer is None:
+    if agreement is None or isinstance(request, Here) or request.transfer is None:
         return False
     if (request.id, request.transfer) != (agreement.id, agreement.transfer):
         return False

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import addresses, policy
 from .asking import Asking, NotNow, Over
 from .backends import Admission, Download, Finished, PeerRefused, Seed, StorageFailed
+from .backends.checkpoint import encode, recheck
 from .constants import Mode, Route, State
 from .context import Context
 from .errors import BackendClosed, BTError, Cancelled, IntegrityError, ProtocolError, StorageError
@@ -27,12 +28,14 @@ from .messages import (
     Peers,
     Report,
 )
-from .negotiation import Action, Event
+from .negotiation import Action, Event, Phase
 from .progress import Progress
 from .router import Router
 from .routing import INLINE_MAX
 from .seals import Opener, utc
+from .state import RouteBytes, SavedCheckpoint, SavedDownload
 from .storage import Landing
+from .threads import in_thread
 from .transfer import Side, heard, tellable
 
 if TYPE_CHECKING:
@@ -40,6 +43,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Seconds until the first checkpoint of a transfer, and between two.
+_FIRST_CHECKPOINT, _CHECKPOINT = 1.0, 5.0
+#: How often a full disk is looked at, in seconds.
+_DISK_TICK = 5.0
 #: So many addresses are dialled for one download.
 _MAX_KNOWN = 512
 
@@ -47,14 +54,43 @@ _MAX_KNOWN = 512
 _NOT_THERE = {Route.SWARM: "the sender has no BitTorrent engine, or does not reveal its address"}
 
 
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """What is known of a download of an earlier run."""
+
+    download: SavedDownload
+    checkpoint: bytes | None = None
+    routes: RouteBytes = ()
+
+    @property
+    def select(self) -> frozenset[int] | None:
+        """The wanted files."""
+        return self.download.select
+
+    @property
+    def published(self) -> Path | None:
+        """Where it was published, if all that was missing was to say so."""
+        path = self.download.published
+        return path if path is not None and path.exists() else None
+
+
 class Receiving(Side):
     """Fetches one offer into `dest`."""
 
-    def __init__(self, context: Context, offer: IncomingOffer, dest: Path, select: Select | None) -> None:
+    def __init__(
+        self, context: Context, offer: IncomingOffer, dest: Path, select: Select | None, resume: Resume | None = None
+    ) -> None:
         self._context = context
         self._offer = offer
         self._dest = dest
         self._select = select
+        self._resume = resume
+        self._started = context.now() if resume is None else resume.download.started
+        self._suspended = False
+        self._sure = True
+        self._disk: StorageError | None = None
+        self._disk_watcher: asyncio.Task[None] | None = None
+        self._keeper: asyncio.Task[None] | None = None
         self._wanted: frozenset[int] | None = None
         self._opener: Opener | None = None
         self._renewal: asyncio.TimerHandle | None = None
@@ -68,7 +104,8 @@ class Receiving(Side):
         self._routes_left_out: dict[Route, str] = {}
         self._known: set[Candidate] = set()
         self._reporter: asyncio.Task[None] | None = None
-        self._published: Path | None = None
+        self._published: Path | None = resume.published if resume is not None else None
+        self._earlier: dict[Route, int] = dict(resume.routes) if resume is not None else {}
         self._inline = 0
         self._last = Progress(total=offer.size)
         self._why_not = "the sender has not answered yet"
@@ -94,6 +131,9 @@ class Receiving(Side):
             with suppress(BackendClosed):
                 status = self._download.status()
                 streamed, part = self._streamed()
+                for route, count in self._earlier.items():
+                    if route is not Route.SWARM:
+                        streamed[route] = streamed.get(route, 0) + count
                 # What could not be stored is fetched again, but a user's bar does not run backwards.
                 had = max(min(status.verified + part, self._total()), self._last.transferred)
                 routes = {**streamed, Route.SWARM: status.verified - sum(streamed.values())}
@@ -106,10 +146,12 @@ class Receiving(Side):
         if self._inline:
             return {Route.INLINE: self._inline}, 0
         fetcher = self._router.fetcher if self._router is not None else None
-        return (fetcher.stored, fetcher.under_way) if fetcher is not None else ({}, 0)
+        return (dict(fetcher.stored), fetcher.under_way) if fetcher is not None else ({}, 0)
 
     def tell(self, state: State, error: BTError | None) -> None:
         """Complete, or why not."""
+        if self._suspended:
+            return
         reason = "success" if state is State.COMPLETE else getattr(error, "reason", "general-error")
         end = End(
             self._offer.id,
@@ -123,21 +165,23 @@ class Receiving(Side):
         self._context.outbox.post(end, self.transfer.peer, sender=self._offer.local, until=until)
 
     async def release(self) -> None:
-        """Close the download; part files go, a published file stays."""
+        """Close the download; part files go, unless the next run goes on with them; a published file stays."""
         if self._opening is not None:
             await asyncio.wait([self._opening])
         self._stop_renewal()
         if self._router is not None:
             await self._router.stop()
-        for task in (self._watcher, self._reporter):
+        for task in (self._watcher, self._reporter, self._disk_watcher, self._keeper):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
         if self._download is not None:
             self.measure()
+            if self._suspended:
+                await self._save_checkpoint(self._download)
             download, self._download = self._download, None
             await download.aclose()
-        if self._landing is not None:
+        if self._landing is not None and not self._suspended:
             await self._landing.discard()
         if self._seed is not None:
             seed, self._seed = self._seed, None
@@ -179,6 +223,9 @@ class Receiving(Side):
     # contact
 
     async def _contact(self) -> None:
+        if self._published is not None:  # all was done but for saying so
+            self.transfer.feed(Event.HAVE_ALL)
+            return
         try:
             if self._offer.manifest is None:
                 await self._offer.learn(await self._asking.manifest())
@@ -191,6 +238,7 @@ class Receiving(Side):
         except NotNow as why:
             self._set_why_not(str(why))
             self.transfer.feed(Event.NOT_HERE)
+            await self._asking.seek()
         except Over as why:
             self.transfer.feed(*heard("cancel", why.reason, str(why)))
         else:
@@ -241,7 +289,7 @@ class Receiving(Side):
         manifest = self._offer.manifest
         assert manifest is not None
         try:
-            self._wanted = self._offer.chosen(self._select)
+            self._wanted = self._resume.select if self._resume is not None else self._offer.chosen(self._select)
         except ValueError as error:  # a list of files that came late, of which a function chose nothing
             raise Cancelled(str(error)) from None
         self._last = Progress(total=self._total())
@@ -253,10 +301,18 @@ class Receiving(Side):
         self._landing = await asyncio.to_thread(Landing.plan, self._dest, manifest, self._wanted, self.transfer.id)
         await self._landing.prepare(self._context.config.limits.min_free_space)
         if has_bytes:
+            checkpoint: bytes | None = None
+            if self._resume is not None:
+                wanted = manifest.pieces_of(self._wanted)
+                checkpoint, self._sure = await in_thread(
+                    recheck, manifest, self._landing.parts, wanted, self._resume.checkpoint
+                )
             self._download = await self._context.backend.open_download(
-                manifest, self._landing.parts, Admission(self._offer.mode), select=self._wanted
+                manifest, self._landing.parts, Admission(self._offer.mode), checkpoint=checkpoint, select=self._wanted
             )
             self._watcher = self._context.tasks.spawn(self._watch(self._download), f"watch {self.transfer.id}")
+            if self._context.state.path is not None:
+                self._keeper = self._context.tasks.spawn(self._keep(self._download), f"keep {self.transfer.id}")
             self._router = self._new_router(manifest, self._download)
 
     def _new_router(self, manifest: Manifest, download: Download) -> Router:
@@ -292,6 +348,8 @@ class Receiving(Side):
         assert answer is not None
         if self._download is None or self._router is None:
             self.transfer.feed(Event.HAVE_ALL)
+            return
+        if self._disk is not None:
             return
         if self._opener is not None:
             await self._admit(self._opener, answer.certificate, self._download)
@@ -362,9 +420,58 @@ class Receiving(Side):
             if isinstance(event, Finished):
                 self.transfer.feed(Event.HAVE_ALL)
             elif isinstance(event, StorageFailed):
-                self.transfer.feed(Event.FAIL, event.error)
+                self._on_disk_trouble(event.error)
             elif isinstance(event, PeerRefused) and self._is_senders(event.candidate):
                 self._set_why_not(f"the sender's address does not answer: {event.reason}")
+
+    def _on_disk_trouble(self, error: StorageError) -> None:
+        """A full disk is waited for; another trouble ends the transfer."""
+        if not error.full:
+            self.transfer.feed(Event.FAIL, error)
+        elif self._disk is None:
+            self._disk = error
+            self._set_why_not(f"it waits for room on the disk: {error}")
+            self._disk_watcher = self._context.tasks.spawn(self._wait_for_room(), f"disk {self.transfer.id}")
+            self.transfer.feed(Event.STALL)
+
+    async def _wait_for_room(self) -> None:
+        assert self._landing is not None
+        if self._router is not None:
+            await self._router.stop()
+        while self._disk is not None and self._download is not None:
+            await asyncio.sleep(_DISK_TICK)
+            try:
+                await self._landing.check_space(self._context.config.limits.min_free_space)
+                await self._download.resume()
+            except StorageError as error:
+                if not error.full:
+                    self.transfer.feed(Event.FAIL, error)
+                    return
+            else:
+                self._disk = None
+                self._set_why_not("dialling the sender")
+                self.transfer.feed(Event.FOUND)
+
+    async def _keep(self, download: Download) -> None:
+        """Save now and then how far it has come, and look whether there is still room."""
+        pause, before = _FIRST_CHECKPOINT, -1
+        while True:
+            await asyncio.sleep(pause)
+            had = download.status().verified
+            if had > before and self._disk is None:
+                before, pause = had, _CHECKPOINT
+                await self._save_checkpoint(download)
+
+    async def _save_checkpoint(self, download: Download) -> None:
+        try:
+            await download.layers()
+            data = await download.checkpoint()
+        except BTError as error:
+            log.debug("%s: no checkpoint: %s", self.transfer, error)
+            return
+        assert self.transfer.id is not None
+        routes = tuple(self.measure().routes.items())
+        self._context.state.save(SavedCheckpoint(self.transfer.id, data, routes))
 
     def _is_senders(self, candidate: Candidate) -> bool:
         return self._answer is not None and candidate in self._answer.candidates
@@ -383,7 +490,9 @@ class Receiving(Side):
 
     async def _publish(self) -> None:
         landing, download = self._landing, self._download
-        assert landing is not None
+        if landing is None:  # published in an earlier run
+            self.transfer.feed(Event.PUBLISHED)
+            return
         if download is not None and not await download.finished():
             raise StorageError("not everything that arrived could be stored")
         self.measure()
@@ -394,7 +503,10 @@ class Receiving(Side):
             # Where there are no hard links the files are moved, so the engine has to let go of them first.
             seeding = False
             await download.aclose()
+        if not self._sure:
+            await self._verify_all(download, landing)
         self._published = await landing.publish()
+        self.save()
         if download is not None and seeding:
             self._seed = await self._seed_on(download, landing)
         self._download = None
@@ -405,6 +517,22 @@ class Receiving(Side):
             log.warning("%s: part files are left: %s", self.transfer, error)
         self._last = Progress(self._total(), self._total(), routes=self._last.routes)
         self.transfer.feed(Event.PUBLISHED)
+
+    async def _verify_all(self, download: Download | None, landing: Landing) -> None:
+        """
+        :raises IntegrityError: something has happened to the part files since they were written.
+        """
+        manifest = self._offer.manifest
+        assert manifest is not None
+        if download is None:
+            return
+        layers = await download.layers()
+        known = manifest.with_layers(layers) if layers else manifest
+        wanted = manifest.pieces_of(self._wanted)
+        data = encode(known, wanted)
+        checked, _ = await in_thread(recheck, manifest, landing.parts, wanted, data)
+        if not known.verifiable or checked != data:
+            raise IntegrityError("the part files were changed between two runs")
 
     async def _seed_on(self, download: Download, landing: Landing) -> Seed | None:
         try:
@@ -419,3 +547,34 @@ class Receiving(Side):
             await asyncio.sleep(self._context.config.seed_after)
         finally:
             await seed.aclose()
+
+    # what outlasts the process
+
+    def changed(self) -> None:
+        """Keep it as it is now; once it has ended, forget it."""
+        assert self.transfer.id is not None
+        if self.transfer.ended and not self._suspended:
+            self._context.state.delete(SavedDownload, self.transfer.id)
+            self._offer.save()
+        else:
+            self.save()
+
+    def save(self) -> None:
+        """Keep it as it is now."""
+        if self._suspended:
+            return
+        assert self.transfer.id is not None
+        manifest = self._offer.manifest
+        phase = self.transfer.phase
+        self._context.state.save(
+            SavedDownload(
+                self.transfer.id, self._offer.key, self._offer.id, self._dest, phase, self._started,
+                select=self._wanted, paused=phase is Phase.PAUSED, info=manifest.info if manifest is not None else None,
+                published=self._published,
+            )
+        )  # fmt: skip
+
+    def suspend(self) -> None:
+        """The plugin ends: part files stay, and what is kept stays as it is."""
+        self.save()
+        self._suspended = True

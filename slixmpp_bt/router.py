@@ -200,6 +200,6 @@ class Router:
         trouble.failures = 1 if moved else trouble.failures + 1
         trouble.strikes += isinstance(error, Strike)
         trouble.why = str(error)
-        trouble.until = asyncio.get_running_loop().time() + self._context.patience.after(trouble.failures)
+        trouble.until = asyncio.get_running_loop().time() + self._context.patience.after(trouble.failures, route)
         if error.final or trouble.strikes >= _STRIKES:
             self._excluded[route] = trouble.why

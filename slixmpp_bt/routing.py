@@ -24,18 +24,21 @@ class Patience:
     :ivar first: how long a swarm may take to bring its first byte before a stream begins.
     :ivar stall: how long one that moved may bring nothing.
     :ivar hopeless: how long a swarm that never brought anything is waited for where no other route is left.
-    :ivar rest: how long a route that failed is left alone; it doubles with each failure up to `most`.
+    :ivar rest: how long in-band is left alone after it failed; it doubles with each failure up to `most`.
+    :ivar relay_rest: the same for a relay, beside which in-band goes on meanwhile.
     """
 
     first: float = 3.0
     stall: float = 5.0
     hopeless: float = 120.0
     rest: float = 2.0
-    most: float = 60.0
+    relay_rest: float = 30.0
+    most: float = 120.0
 
-    def after(self, failures: int) -> float:
+    def after(self, failures: int, route: Route) -> float:
         """How long to leave a route alone that has failed so many times in a row."""
-        return float(min(self.rest * 2 ** min(failures - 1, 16), self.most))
+        first = self.relay_rest if route is Route.RELAY else self.rest
+        return float(min(first * 2 ** min(failures - 1, 16), self.most))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ from ipaddress import IPv4Address, IPv6Address
 from . import addresses
 from .backends import Admission, PeerConnected, PeerRefused, Seed, StorageFailed
 from .constants import Mode
+from .content import Content
 from .context import Context
 from .errors import BTError, SourceChanged
-from .manifest import Made
 from .messages import MAX_PEERS, Candidate
-from .seals import Admitting, utc
+from .seals import utc
 from .sending import Sending
 from .sources import changed
 
@@ -43,16 +43,15 @@ class Seeding:
     def __init__(
         self,
         context: Context,
-        made: Made,
-        admitting: Admitting | None,
+        content: Content,
+        mode: Mode,
         receivers: Callable[[], Iterable[Sending]],
         fail: Callable[[BTError], None],
     ) -> None:
         self.why_not: str | None = None
         self._context = context
-        self._made = made
-        self._admitting = admitting
-        self._mode = Mode.PRIVATE if admitting is None else Mode.SEALED
+        self._content = content
+        self._mode = mode
         self._renew_at = 0.0
         self._receivers = receivers
         self._fail = fail
@@ -71,12 +70,11 @@ class Seeding:
         """
         async with self._lock:
             await self.check_source()
-            if not self._made.manifest.piece_count:
+            made = self._content.made
+            if not made.manifest.piece_count:
                 return None
             if self._seed is None:
-                self._seed = await self._context.backend.open_seed(
-                    self._made.manifest, self._made.paths, self._admission()
-                )
+                self._seed = await self._context.backend.open_seed(made.manifest, made.paths, self._admission())
                 spawn = self._context.tasks.spawn
                 self._tasks = [
                     spawn(self._watch(self._seed), "watch seed"),
@@ -86,10 +84,10 @@ class Seeding:
             return self._seed
 
     def _admission(self) -> Admission:
-        if self._admitting is None:
+        if self._content.admitting is None:
             return Admission(self._mode)
         self._renew_at = self._context.now() + _RENEWAL
-        return self._admitting.own(utc(self._context.now()))
+        return self._content.admitting.own(utc(self._context.now()))
 
     async def close_if_idle(self) -> bool:
         """Close the seed if it is open and nobody is served, and return whether it is closed now. It can be opened
@@ -147,7 +145,8 @@ class Seeding:
         """
         :raises SourceChanged: a file was changed, moved or deleted since it was hashed.
         """
-        path = await asyncio.to_thread(changed, self._made.stamps, self._made.paths)
+        made = self._content.made
+        path = await asyncio.to_thread(changed, made.stamps, made.paths)
         if path is not None:
             raise SourceChanged(f"{path.name}: changed after it was offered")
 
@@ -198,7 +197,7 @@ class Seeding:
             await asyncio.sleep(_SOURCE_TICK)
             try:
                 await self.check_source()
-                if self._admitting is not None and self._seed is not None and self._context.now() > self._renew_at:
+                if self._mode is Mode.SEALED and self._seed is not None and self._context.now() > self._renew_at:
                     await self._seed.admit(self._admission())
             except BTError as error:
                 self._fail(error)

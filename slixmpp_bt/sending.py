@@ -15,7 +15,8 @@ from .negotiation import Action
 from .progress import Progress
 from .seals import Admitting, Sealer, utc
 from .serving import Serving
-from .transfer import Side, tellable
+from .state import SavedReceiver
+from .transfer import Side, saved_ending, tellable
 
 if TYPE_CHECKING:
     from .outgoing import OutgoingOffer
@@ -33,7 +34,7 @@ class Sending(Side):
     :ivar stays_until: until when the receiver goes on serving others after its end (seconds since the epoch).
     """
 
-    def __init__(self, context: Context, offer: OutgoingOffer) -> None:
+    def __init__(self, context: Context, offer: OutgoingOffer, key: str) -> None:
         self.candidates: tuple[Candidate, ...] = ()
         self.introduced: frozenset[Candidate] = frozenset()
         self.held = False
@@ -42,7 +43,11 @@ class Sending(Side):
         self._serving: Serving | None = None
         self._context = context
         self._offer = offer
-        self._sent_before = offer.uploaded()
+        self._key = key
+        self._suspended = False
+        self._earlier: dict[Route, int] = {}
+        self._certified: tuple[bytes, bytes] | None = None
+        self._sent_before: int | None = None
         self._select: frozenset[int] | None = None
         self._reported: Report | None = None
         self._last = Progress()
@@ -80,7 +85,9 @@ class Sending(Side):
             raise ProtocolError("a sealed offer needs a certificate request", "not-acceptable")
         if self.serving.sealer is None or self.serving.sealer.request != request:
             self.serving.sealer = Sealer(self._offer.id, self.transfer.id, request)
-        return admitting.admit(self.transfer.id, request, utc(self._context.now()))
+        certificate = admitting.admit(self.transfer.id, request, utc(self._context.now()))
+        self._certified = request, certificate
+        return certificate
 
     async def do(self, action: Action) -> None:
         """Do what the table asks for."""
@@ -97,17 +104,27 @@ class Sending(Side):
         total = self._offer.size_of(self._select)
         if not self._offer.prepared:
             return Progress(self._offer.hashed, total)
-        streamed = self._serving.sent if self._serving is not None else {}
+        streamed: dict[Route, int] = dict(self._earlier)
+        streamed.pop(Route.SWARM, None)
+        for route, count in self._serving.sent.items() if self._serving is not None else ():
+            streamed[route] = streamed.get(route, 0) + count
         if self.transfer.complete:
             had = total
         elif self._reported is not None:
             had = self._reported.had
         else:
-            had = self._offer.uploaded() - self._sent_before + sum(streamed.values())
+            had = self._by_swarm() + sum(streamed.values())
         had = max(min(had, total), self._last.transferred)
-        peers = 0 if self.transfer.ended else self._offer.peers()
+        peers = 0 if self.transfer.ended else self._offer.seeding.peers()
         self._last = Progress(had, total, routes=self._routes(had, streamed), peers=peers)
         return self._last
+
+    def _by_swarm(self) -> int:
+        """Bytes sent by the swarm since this receiver came."""
+        uploaded = self._offer.seeding.uploaded()
+        if self._sent_before is None:
+            self._sent_before = uploaded
+        return uploaded - self._sent_before + self._earlier.get(Route.SWARM, 0)
 
     def _routes(self, had: int, streamed: Mapping[Route, int]) -> dict[Route, int]:
         """By the other routes came what the receiver says, or what was sent, within reason; by the swarm the rest."""
@@ -140,6 +157,8 @@ class Sending(Side):
 
     def tell(self, state: State, error: BTError | None) -> None:
         """End the transfer or, if nobody has accepted, withdraw the offer."""
+        if self._suspended:
+            return
         if self.transfer.id is None:
             self._offer.tell_withdrawn()
             return
@@ -174,5 +193,39 @@ class Sending(Side):
             return dict.fromkeys(Route, "paused on this side")
         reasons = self._offer.excluded() | (self._serving.why_not if self._serving is not None else {})
         if state is not State.RUNNING and Route.SWARM not in reasons:
-            reasons[Route.SWARM] = self._offer.why_not or "waiting for the receiver to connect"
+            reasons[Route.SWARM] = self._offer.seeding.why_not or "waiting for the receiver to connect"
         return reasons
+
+    # what outlasts the process
+
+    def changed(self) -> None:
+        """Keep it as it is now."""
+        self.save()
+
+    def save(self) -> None:
+        """Keep it as it is now."""
+        if self._suspended:
+            return
+        reason, text = saved_ending(self.transfer.error)
+        request, certificate = self._certified or (None, None)
+        self._context.state.save(
+            SavedReceiver(
+                self._offer.id, self._key, self.transfer.peer, self.transfer.phase, select=self._select,
+                request=request, certificate=certificate, stays_until=self.stays_until, held=self.held,
+                sent=tuple(self.measure().routes.items()) if self._offer.prepared else (), reason=reason, text=text,
+            )
+        )  # fmt: skip
+
+    def restore(self, saved: SavedReceiver) -> None:
+        """Take up what was saved."""
+        self._select, self.stays_until, self.held = saved.select, saved.stays_until, saved.held
+        self._earlier = dict(saved.sent)
+
+    def forget(self) -> None:
+        """It need not be known any more."""
+        self._context.state.delete(SavedReceiver, self._offer.id, self._key)
+
+    def suspend(self) -> None:
+        """The plugin ends: say nothing to the receiver, and change nothing of what is kept."""
+        self.save()
+        self._suspended = True

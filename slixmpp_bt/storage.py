@@ -55,7 +55,8 @@ def require_space(directory: Path, size: int, keep_free: int) -> None:
         free = shutil.disk_usage(existing).free
     if free - size < keep_free:
         raise StorageError(
-            f"{directory}: {_mib(size)} are needed, {_mib(free)} are free and {_mib(keep_free)} have to stay free"
+            f"{directory}: {_mib(size)} are needed, {_mib(free)} are free and {_mib(keep_free)} have to stay free",
+            full=True,
         )
 
 
@@ -259,7 +260,8 @@ def _disk(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{error.filename or path}: {error.strerror or error}") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise StorageError(f"{error.filename or path}: {error.strerror or error}", full=full) from error
 
 
 def _create(path: Path) -> bool:

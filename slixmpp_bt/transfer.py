@@ -33,7 +33,7 @@ from .errors import (
     StorageError,
     TransferError,
 )
-from .negotiation import Action, Event, Negotiation
+from .negotiation import Action, Event, Negotiation, Phase
 from .progress import PER_SECOND, Meter, Progress
 
 if TYPE_CHECKING:
@@ -79,6 +79,19 @@ def tellable(error: BTError | None) -> str | None:
     return str(error) if isinstance(error, harmless) else None
 
 
+def saved_ending(error: BTError | None) -> tuple[str | None, str | None]:
+    """How it ended, as it is kept."""
+    return (None, None) if error is None else (getattr(error, "reason", "general-error"), str(error))
+
+
+def ending(state: State, reason: str | None, text: str | None) -> BTError | None:
+    """The error that :func:`saved_ending` took apart."""
+    if state is State.COMPLETE:
+        return None
+    kind = BY_REASON.get(reason or "", _DEFAULT_ERRORS[state])
+    return kind(text or str(state))
+
+
 class Side(ABC):
     """What a transfer does at its own end. Made by an offer, owned by the transfer."""
 
@@ -95,6 +108,14 @@ class Side(ABC):
     @abstractmethod
     def tell(self, state: State, error: BTError | None) -> None:
         """See to it that the other side learns of the end."""
+
+    @abstractmethod
+    def changed(self) -> None:
+        """The transfer's state is another one: keep it."""
+
+    @abstractmethod
+    def suspend(self) -> None:
+        """The plugin ends: what follows is not told to anybody, and what is kept stays as it is."""
 
     @abstractmethod
     async def release(self) -> None:
@@ -278,6 +299,16 @@ class Transfer:
         """Whether it has let go of everything."""
         return self._released.is_set()
 
+    @property
+    def phase(self) -> Phase:
+        """Where it stands, in the finer words of the negotiation."""
+        return self._negotiation.phase
+
+    async def suspend(self, error: TransferError) -> None:
+        """End it here, with `error`, so that the next run goes on with it. Otherwise as :meth:`aclose`."""
+        self._side.suspend()
+        await self.aclose(error)
+
     async def aclose(self, error: TransferError) -> None:
         """End it with `error`, if it has not ended, and return once it has let go of everything. A file that is just
         appearing gets some seconds to do so. For the end of the plugin only: cancelling it may leave part files.
@@ -316,6 +347,7 @@ class Transfer:
             self._take(action, error)
         self._schedule()
         if state is not before:
+            self._side.changed()
             self._sample()
             if before in (State.PREPARING, State.PAUSED):
                 self._moved = False  # what was counted then says nothing of now

@@ -44,16 +44,18 @@ def account(server: LoopbackServer, name: str) -> list[str]:
 
 @asynccontextmanager
 async def running(
-    *arguments: str, home: Path, password: str = PASSWORD, stdin: int = DEVNULL
+    *arguments: str, home: Path, password: str = PASSWORD, stdin: int = DEVNULL, background: bool = False
 ) -> AsyncIterator[Process]:
     """A Python process; killed if it is still there in the end.
 
     :param home: its home and working directory.
+    :param background: begin with SIGINT ignored, as a shell's script does with ``command &``.
     """
     home.mkdir(exist_ok=True)  # noqa: ASYNC240
     settings = {"HOME": str(home), "SLIXMPP_BT_PASSWORD": password, "COLUMNS": "200"}
+    shell = ("sh", "-c", 'trap "" INT; exec "$@"', "sh") if background else ()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *arguments, stdin=stdin, stdout=PIPE, stderr=PIPE, cwd=home, env=os.environ | settings
+        *shell, sys.executable, *arguments, stdin=stdin, stdout=PIPE, stderr=PIPE, cwd=home, env=os.environ | settings
     )
     try:
         async with asyncio.timeout(PATIENCE):

@@ -16,6 +16,14 @@ from .servers import Ejabberd, Loopback, Process, Prosody, RealServer, Server, s
 _LIBRARY = str(Path(slixmpp_bt.__file__).parent)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whatever keeps its state where a user's is kept by default, in this process or another, keeps it here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def prosody() -> Iterator[Prosody]:
     """A Prosody process for the whole run."""

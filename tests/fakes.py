@@ -391,7 +391,7 @@ class World:
 
     async def carry(self, offer: OutgoingOffer, to: Party, count: int | None = None) -> None:
         """Bring the next `count` pieces, or all, into the newest download of `to`, as a swarm would."""
-        made = offer._made
+        made = offer._content.loaded
         assert made is not None
         await until(lambda: to.backend.downloads)
         download = to.backend.downloads[-1]

@@ -1,9 +1,14 @@
-"""One side of a transfer as a process of its own: ``python -m tests.peer``; prints one JSON object when it is done."""
+"""One side of a transfer as a process of its own: ``python -m tests.peer``.
+
+It prints ``ready`` once it is online, with ``--follow`` one JSON object for each thing that changes, and one JSON
+object when it is done.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import json
 import resource
 import socket
@@ -14,6 +19,7 @@ from typing import Any
 
 import slixmpp
 
+from slixmpp_bt import Transfer
 from slixmpp_bt.backends.libtorrent import LibtorrentBackend
 from slixmpp_bt.constants import Mode
 from slixmpp_bt.messages import Candidate
@@ -104,23 +110,41 @@ class Chat:
         }
 
 
+async def _follow(transfer: Transfer) -> Path:
+    """Print what changes, each time that it does, until the transfer has ended."""
+    end, before = asyncio.create_task(transfer.wait()), None
+    while not end.done():
+        now = {"state": transfer.state, "diagnosis": transfer.diagnosis, **dataclasses.asdict(transfer.progress)}
+        if now != before:
+            print(json.dumps({"at": time.time(), **now}), flush=True)
+        before = now
+        await asyncio.wait([end], timeout=0.1)
+    return await end
+
+
 async def main(options: argparse.Namespace) -> dict[str, Any]:
     xmpp = slixmpp.ClientXMPP(options.jid, PASSWORD)
     xmpp.ca_certs, xmpp.enable_direct_tls = options.ca_certs, False
     me = Member(xmpp, options.home)
-    config: dict[str, Any] = {"limits": {"max_size": 1 << 40}, "auto_accept": options.to is None}
+    config: dict[str, Any] = {"limits": {"max_size": 1 << 40}, "auto_accept": options.to is None, **options.config}
     if options.unreachable:
         config["backend"] = Unreachable
     bt = me.register(**config)
     xmpp.add_event_handler("message", _answer)
     bye = asyncio.Event()
     xmpp.add_event_handler("message", lambda message: bye.set() if message["body"] == "bye" else None)
-    started = asyncio.Event()
-    xmpp.add_event_handler("session_start", lambda _: started.set())
+    if options.keepalive:
+        xmpp.register_plugin("xep_0199", {"keepalive": True, "interval": options.keepalive, "timeout": 2})
+    online = asyncio.Event()
+
+    async def appear(_: object) -> None:
+        await xmpp.get_roster()
+        xmpp.send_presence()
+        online.set()
+
+    xmpp.add_event_handler("session_start", appear)
     xmpp.connect(options.host, options.port)
-    await asyncio.wait_for(started.wait(), 60)
-    await xmpp.get_roster()
-    xmpp.send_presence()
+    await asyncio.wait_for(online.wait(), 60)
     print("ready", flush=True)
     lag, begun = Lag(), time.monotonic()
     chat = Chat(xmpp, options.to) if options.to else None
@@ -128,7 +152,7 @@ async def main(options: argparse.Namespace) -> dict[str, Any]:
         transfer = await bt.send_file(options.to, options.path)
     else:
         transfer = await me.expect("bt_transfer_start")
-    path = await transfer.wait()
+    path = await (_follow(transfer) if options.follow else transfer.wait())
     await transfer.released()
     outcome = {
         "path": str(path),
@@ -159,5 +183,8 @@ if __name__ == "__main__":
     parser.add_argument("--to")
     parser.add_argument("--path", type=Path)
     parser.add_argument("--unreachable", action="store_true")
+    parser.add_argument("--config", type=json.loads, default={}, help="more of the plugin's configuration, in JSON")
+    parser.add_argument("--keepalive", type=int, help="ping the server every so many seconds; reconnect without answer")
+    parser.add_argument("--follow", action="store_true")
     print(json.dumps(asyncio.run(main(parser.parse_args()))), flush=True)
     sys.exit(0)

@@ -165,9 +165,16 @@ def test_loop_that_ends_without_aclose_ends_the_process_in_peace(tmp_path: Path)
     assert "Traceback" not in done.stderr
 
 
-def test_libtorrent_that_is_missing_names_the_way_out() -> None:
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        pytest.param("sys.modules['libtorrent'] = None", "plain", id="missing"),
+        pytest.param("import libtorrent; libtorrent.__version__ = '2.0.13.0'", "2.0.14 or newer", id="too-old"),
+    ],
+)
+def test_libtorrent_that_cannot_be_used_names_the_way_out(engine: str, words: str) -> None:
     script = (
-        "import asyncio, sys; sys.modules['libtorrent'] = None\n"
+        f"import asyncio, sys; {engine}\n"
         "from slixmpp_bt.testing._material import LOOPBACK\n"
         "from slixmpp_bt.backends.libtorrent import LibtorrentBackend\n"
         "from slixmpp_bt.constants import Mode\n"
@@ -178,7 +185,7 @@ def test_libtorrent_that_is_missing_names_the_way_out() -> None:
         "    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert "plain" in done.stdout
+    assert words in done.stdout
 
 
 # Dialling

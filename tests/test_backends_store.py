@@ -10,7 +10,7 @@ from hypothesis import given as each
 from hypothesis import strategies as st
 
 from slixmpp_bt import bencode
-from slixmpp_bt.backends import _store
+from slixmpp_bt.backends import _store, checkpoint
 from slixmpp_bt.errors import StorageError
 from slixmpp_bt.testing._material import KIB, Material, material
 
@@ -75,28 +75,28 @@ def test_checkpoint_of_any_pieces_is_read_back(given: Material) -> None:
 
     @each(st.frozensets(st.integers(0, given.manifest.piece_count - 1)))
     def check(pieces: frozenset[int]) -> None:
-        data = _store.encode_checkpoint(given.manifest, pieces)
-        assert _store.decode_checkpoint(given.manifest, complete, data) == (pieces, given.manifest)
+        data = checkpoint.encode(given.manifest, pieces)
+        assert checkpoint.decode(given.manifest, complete, data) == (pieces, given.manifest)
 
     check()
 
 
 def test_checkpoint_brings_the_piece_layers(given: Material) -> None:
-    data = _store.encode_checkpoint(given.manifest, ())
-    _, manifest = _store.decode_checkpoint(given.bare, given.paths, data)
+    data = checkpoint.encode(given.manifest, ())
+    _, manifest = checkpoint.decode(given.bare, given.paths, data)
     assert manifest.layers == given.manifest.layers
-    _, manifest = _store.decode_checkpoint(given.bare, given.paths, _store.encode_checkpoint(given.bare, ()))
+    _, manifest = checkpoint.decode(given.bare, given.paths, checkpoint.encode(given.bare, ()))
     assert manifest.layers == {}
 
 
 def test_checkpoint_that_is_damaged_anywhere_is_none_or_valid(given: Material) -> None:
-    whole = _store.encode_checkpoint(given.manifest, range(given.manifest.piece_count))
+    whole = checkpoint.encode(given.manifest, range(given.manifest.piece_count))
 
     @each(st.integers(0, len(whole) - 1), st.integers(1, 255))
     def check(place: int, change: int) -> None:
         damaged = bytearray(whole)
         damaged[place] ^= change
-        pieces, manifest = _store.decode_checkpoint(given.bare, given.paths, bytes(damaged))
+        pieces, manifest = checkpoint.decode(given.bare, given.paths, bytes(damaged))
         assert pieces <= frozenset(range(given.manifest.piece_count))
         assert manifest.layers in ({}, given.manifest.layers)
 
@@ -106,7 +106,7 @@ def test_checkpoint_that_is_damaged_anywhere_is_none_or_valid(given: Material) -
 def test_checkpoint_of_any_bytes_is_none(given: Material) -> None:
     @each(st.binary(max_size=200))
     def check(data: bytes) -> None:
-        assert _store.decode_checkpoint(given.bare, given.paths, data) == (frozenset(), given.bare)
+        assert checkpoint.decode(given.bare, given.paths, data) == (frozenset(), given.bare)
 
     check()
 
@@ -127,8 +127,8 @@ def test_checkpoint_of_any_bytes_is_none(given: Material) -> None:
 def test_checkpoint_with_a_wrong_field_is_none_and_logged(
     given: Material, change: dict[bytes, bencode.Value], caplog: pytest.LogCaptureFixture
 ) -> None:
-    read = bencode.decode(_store.encode_checkpoint(given.manifest, {1}), max_depth=9, max_tokens=99)
+    read = bencode.decode(checkpoint.encode(given.manifest, {1}), max_depth=9, max_tokens=99)
     assert isinstance(read, dict)
     data = bencode.encode({**read, **change})
-    assert _store.decode_checkpoint(given.bare, given.paths, data) == (frozenset(), given.bare)
+    assert checkpoint.decode(given.bare, given.paths, data) == (frozenset(), given.bare)
     assert "checkpoint" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from slixmpp import JID
 
+from slixmpp_bt import Config, Mode, Route, __version__
 from slixmpp_bt.cli import main, options
 from slixmpp_bt.cli.account import Account
 from slixmpp_bt.cli.failures import plain
+from slixmpp_bt.plugin import MODES
 
 from .commands import PASSWORD
 
@@ -44,7 +47,9 @@ def test_help_as_module_names_commands_and_exit_codes() -> None:
         ["send", "juliet@example.org", "file", "--mode", "open"],
         ["send", "juliet@example.org", "file", "--port", "5222"],
         ["send", "juliet@example.org", "file", "--host", "h", "--port", "65536"],
+        ["send", "juliet@example.org", "file", "--route", "road"],
         ["receive", "--from", "a@example.org", "--anybody"],
+        ["receive", "--from", "a@example.org/balcony"],
         ["receive", "--anybody", "--max-size", "much"],
         ["receive", "--anybody", "--max-size", "0"],
     ],
@@ -93,6 +98,64 @@ def test_unreadable_file_for_account_exits_2(option: str, tmp_path: Path, capsys
     says(capsys, f"{tmp_path} cannot be read: Is a directory")
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["", "hello\n", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "-----BEGIN PRIVATE KEY-----\n"],
+)
+def test_file_for_trust_that_is_no_certificate_exits_2(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLIXMPP_BT_PASSWORD", PASSWORD)
+    file = tmp_path / "server.pem"
+    file.write_text(text)
+    assert main(["receive", "--anybody", "--jid", "romeo@example.org", "--ca-certs", str(file)]) == 2
+    says(capsys, f"{file} is no certificate in PEM form, or a damaged one")
+
+
+def test_download_directory_below_a_file_exits_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLIXMPP_BT_PASSWORD", PASSWORD)
+    (tmp_path / "file").touch()
+    where = tmp_path / "file" / "in" / "here"
+    assert main(["receive", "--anybody", "--jid", "romeo@example.org", "--dir", str(where)]) == 2
+    says(capsys, f"{where} cannot be used: {tmp_path / 'file'} is not a directory")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_download_directory_that_is_not_writable_exits_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLIXMPP_BT_PASSWORD", PASSWORD)
+    tmp_path.chmod(0o500)
+    assert main(["receive", "--anybody", "--jid", "romeo@example.org", "--dir", str(tmp_path / "in")]) == 2
+    says(capsys, f"{tmp_path} is not writable")
+
+
+def test_version_option_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"slixmpp-bt {__version__}\n"
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_mode_option_takes_what_this_version_has(mode: Mode) -> None:
+    line = ["send", "juliet@example.org", "file", "--mode", mode]
+    if mode in MODES:
+        assert options.parse(line).mode == mode
+    else:
+        with pytest.raises(SystemExit):
+            options.parse(line)
+
+
+@pytest.mark.parametrize("command", [["send", "juliet@example.org", "file"], ["receive"]])
+def test_route_option_says_which_routes_the_plugin_uses(command: list[str]) -> None:
+    assert "routes" not in options.config_of(options.parse(command))
+    given = options.config_of(options.parse([*command, "--route", "relay", "--route", "in-band"]))
+    assert Config.parse(given).routes == {Route.RELAY, Route.IN_BAND}
+
+
 def test_empty_password_file_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "password"
     file.write_text("\nsecret\n")
@@ -131,15 +194,6 @@ def test_wrong_configuration_exits_2(
     who = ["--jid", "romeo@example.org", "--host", "127.0.0.1"]
     assert main(["receive", "--anybody", "--listen", "example.org", *who]) == 2
     says(capsys, "listen: 'example.org' does not appear to be an IPv4 or IPv6 address")
-
-
-def test_mode_of_a_later_version_exits_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("SLIXMPP_BT_PASSWORD", PASSWORD)
-    who = ["--jid", "romeo@example.org", "--host", "127.0.0.1"]
-    assert main(["send", "juliet@example.org", str(tmp_path), "--mode", "sealed", *who]) == 2
-    says(capsys, "the mode sealed is not part of this version")
 
 
 def test_command_without_rich_says_what_to_install() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import signal
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,7 +16,7 @@ from slixmpp_bt.cli import main
 from slixmpp_bt.cli.bars import Bars
 from slixmpp_bt.cli.demo import EchoFileBot, play, stage
 
-from .commands import CLI, ran
+from .commands import CLI, finish, ran, running
 from .world import digest, make_file
 
 
@@ -52,6 +53,24 @@ async def test_demo_with_empty_file_echoes_it(tmp_path: Path) -> None:
     code, out, error = await ran(*CLI, "demo", str(make_file(tmp_path / "empty", 0)), home=tmp_path / "home")
     assert (code, error) == (0, "")
     assert "the echo is equal" in out
+
+
+async def test_demo_that_is_stopped_in_the_background_leaves_nothing_and_exits_130(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    file = tmp_path / "large"
+    with file.open("wb") as sparse:
+        sparse.truncate(4 * 1024**3)
+    async with running(*CLI, "demo", str(file), home=tmp_path / "home", background=True) as process:
+        assert process.stdout is not None
+        await process.stdout.readuntil(b"sends it large.\n")
+        process.send_signal(signal.SIGTERM)
+        code, _, error = await finish(process)
+    assert code == 130
+    assert "Traceback" not in error
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ async def test_receive_from_a_friend_prints_the_path_and_exits_0(server: Loopbac
     assert out == f"{tmp_path}/bob/in/a.bin\n"
     assert digest(Path(out.strip())) == digest(file)
     assert "waiting for files as bob@localhost/" in error
-    assert "a.bin from alice@localhost: 100.0 kB, complete\n" in error
+    assert "a.bin from alice@localhost: 100.0 kB by swarm, complete\n" in error
 
 
 async def test_receive_from_somebody_else_ignores_the_offer(server: LoopbackServer, tmp_path: Path) -> None:
@@ -82,15 +82,20 @@ async def test_receive_once_of_transfer_that_fails_exits_1(server: LoopbackServe
     assert list((tmp_path / "bob" / "in").iterdir()) == []
 
 
-async def test_receive_that_is_stopped_keeps_nothing_and_exits_130(server: LoopbackServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "background"), [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)]
+)
+async def test_receive_that_is_stopped_keeps_nothing_and_exits_130(
+    how: signal.Signals, background: bool, server: LoopbackServer, tmp_path: Path
+) -> None:
     file = make_file(tmp_path / "a.bin", 10_000_000)
     line = receive(server, "--anybody")
     async with peer(server, "alice", tmp_path, upload_limit=100_000) as alice:
-        async with running(*line, home=tmp_path / "bob") as process:
+        async with running(*line, home=tmp_path / "bob", background=background) as process:
             await server.wait_available("bob")
             transfer = await alice.bt.send_file("bob@localhost", file)
             await moving(transfer)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(how)
             code, out, error = await finish(process)
         await alice.told("bt_transfer_end")
         assert transfer.state is State.CANCELLED
@@ -152,12 +157,15 @@ async def test_receive_at_a_terminal_asks_for_the_password(server: LoopbackServe
             assert (await finish(process))[0] == 130
 
 
-async def test_receive_stopped_at_the_password_exits_130(server: LoopbackServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+async def test_receive_stopped_at_the_password_exits_130(
+    how: signal.Signals, server: LoopbackServer, tmp_path: Path
+) -> None:
     with terminal() as keys:
         line = receive(server)
         async with running(*line, home=tmp_path / "bob", password="", stdin=keys.theirs) as process:
             await error_until(process, "Password of bob@localhost: ")
-            process.send_signal(signal.SIGINT)
+            process.send_signal(how)
             assert (await finish(process))[0] == 130
 
 

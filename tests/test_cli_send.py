@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from slixmpp_bt import IncomingOffer
+from slixmpp_bt import IncomingOffer, Route
 from slixmpp_bt.testing import LoopbackServer
 
 from .commands import CLI, account, finish, friends, peer, ran, running
@@ -37,7 +37,18 @@ async def test_send_to_receiver_that_accepts_exits_0(server: LoopbackServer, tmp
     assert (code, out) == (0, "")
     assert {t.path.name: digest(t.path) for t in arrived} == {file.name: digest(file) for file in files}
     assert {t.offer.desc for t in arrived} == {"two files"}
-    assert all(f"{file.name} to bob@localhost: 100.0 kB, complete\n" in error for file in files)
+    assert all(f"{file.name} to bob@localhost: 100.0 kB by swarm, complete\n" in error for file in files)
+
+
+async def test_send_by_the_only_route_that_is_named_says_how_it_came(server: LoopbackServer, tmp_path: Path) -> None:
+    file = make_file(tmp_path / "a.bin", 100_000)
+    async with peer(server, "bob", tmp_path, auto_accept=True) as bob:
+        line = [*send(server, "bob@localhost", file), "--route", "in-band"]
+        code, _, error = await ran(*line, home=tmp_path / "alice")
+        arrived = await bob.told("bt_transfer_end")
+    assert code == 0, error
+    assert "a.bin to bob@localhost: 100.0 kB by in-band, complete\n" in error
+    assert arrived.routes == {Route.IN_BAND: 100_000}
 
 
 async def test_send_that_is_declined_exits_1_with_the_reason(server: LoopbackServer, tmp_path: Path) -> None:
@@ -96,12 +107,15 @@ async def test_send_where_nobody_listens_exits_3(tmp_path: Path) -> None:
     assert re.fullmatch("slixmpp-bt: cannot connect: Connect call failed .*\n", error)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("how", "background"), [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)]
+)
 async def test_send_that_is_stopped_withdraws_the_offer_and_exits_130(
-    how: signal.Signals, server: LoopbackServer, tmp_path: Path
+    how: signal.Signals, background: bool, server: LoopbackServer, tmp_path: Path
 ) -> None:
     line = send(server, "bob@localhost", make_file(tmp_path / "a.bin", 10))
-    async with peer(server, "bob", tmp_path) as bob, running(*line, home=tmp_path / "alice") as process:
+    process_ = running(*line, home=tmp_path / "alice", background=background)
+    async with peer(server, "bob", tmp_path) as bob, process_ as process:
         offer = await bob.told("bt_offer")
         process.send_signal(how)
         code, _, error = await finish(process)
@@ -110,6 +124,13 @@ async def test_send_that_is_stopped_withdraws_the_offer_and_exits_130(
     last = "slixmpp-bt: stopped. Nothing is kept: offers are withdrawn, what arrived only in part is deleted\n"
     assert error.endswith(last)
     assert "Traceback" not in error
+
+
+async def test_send_to_host_without_an_address_names_the_host(tmp_path: Path) -> None:
+    who = ["--jid", "alice@example.org", "--host", "nowhere.invalid"]
+    code, _, error = await ran(*CLI, "send", "bob@example.org", str(tmp_path), *who, home=tmp_path / "alice")
+    assert code == 3
+    assert error == "slixmpp-bt: cannot connect: there is no address for the name nowhere.invalid\n"
 
 
 async def test_send_whose_connection_is_lost_logs_in_again_and_finishes(server: LoopbackServer, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import importlib.util
 import re
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -22,7 +23,7 @@ from xml.etree import ElementTree
 import pytest
 
 import slixmpp_bt
-from slixmpp_bt import Config, Limits, negotiation, stanza
+from slixmpp_bt import Config, Limits, filenames, messages, negotiation, routing, sources, stanza
 from slixmpp_bt.cli import failures
 from slixmpp_bt.negotiation import Event, Phase, Role
 from slixmpp_bt.testing import LoopbackServer
@@ -123,7 +124,7 @@ def test_debug_page_names_loggers_that_exist() -> None:
 
 def test_architecture_page_has_the_layers_and_modules_of_the_code() -> None:
     modules = {path.stem for path in PACKAGE.iterdir() if (path / "__init__.py").exists() or path.suffix == ".py"}
-    rows = re.findall(r"^    \* - (``.*``)$", page("explanation/architecture.rst"), re.MULTILINE)
+    rows = re.findall(r"^    \* - (``\w+``(?:,\s+``\w+``)*)$", page("explanation/architecture.rst"), re.MULTILINE)
     drawn = [set(re.findall(r"``(\w+)``", row)) for row in rows]
     contract = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
     layers = [set(re.findall(r"\((\w+)\)", layer)) & modules for layer in contract["layers"]]
@@ -206,6 +207,36 @@ def test_states_page_times_are_those_of_the_code() -> None:
     assert f"no new byte for {times.stall:g} seconds" in text
     assert f"first after {times.retry_first:g} seconds" in text
     assert f"at most {times.retry_most / 60:g} minutes" in text
+
+
+def test_send_page_and_cli_page_say_what_is_cut_and_how_deep_a_directory_may_be() -> None:
+    cut = f"{messages.MAX_TEXT:,} characters"
+    assert cut in page("howto/send.rst")
+    assert cut in page("reference/cli.rst")
+    assert f"more than {sources.MAX_DEPTH} directories" in page("howto/send.rst")
+
+
+@pytest.mark.parametrize(
+    ("offered", "arrives"), re.findall(r"``(\S+)`` arrives as ``(\S+)``", page("howto/receive.rst"))
+)
+def test_receive_page_names_arrive_as_it_says(offered: str, arrives: str) -> None:
+    assert filenames.safe_name(offered, hidden=True) == arrives
+
+
+def test_receive_page_numbers_names_as_the_code_does() -> None:
+    assert filenames.safe_paths([("README",), ("readme",)])[1] == ("readme (1)",)
+    assert "``readme (1)``" in page("howto/receive.rst")
+
+
+def test_routes_page_numbers_are_those_of_the_code() -> None:
+    patience, text = routing.Patience(), " ".join(page("explanation/routes.rst").split())
+    assert f"At most {routing.INLINE_MAX:,} bytes" in text
+    assert f"nothing after {patience.first:g} seconds, or stops for {patience.stall:g}" in text
+    assert f"by relay after {patience.relay_rest:g} seconds, in-band after {patience.rest:g}" in text
+    assert (patience.most, patience.hopeless) == (120, 120)
+    assert "at most two minutes" in text
+    assert "waited for two minutes more" in text
+    assert f"{Limits().in_band_max_size >> 20} MiB unless" in text
 
 
 # The command -------------------------------------------------------------------------------------------------------
@@ -346,7 +377,8 @@ async def test_tutorial_step_receives_and_prints(
     assert said == printed
 
 
-async def test_tutorial_program_logs_in_and_leaves(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [None, signal.SIGINT, signal.SIGTERM])
+async def test_tutorial_program_logs_in_and_leaves(how: signal.Signals | None, tmp_path: Path) -> None:
     async with LoopbackServer(users={"bot": "password"}) as server:
         text = (DOCS / "tutorial" / "run_bot.py").read_text()
         for written, here in {
@@ -360,7 +392,10 @@ async def test_tutorial_program_logs_in_and_leaves(tmp_path: Path) -> None:
         program = await asyncio.create_subprocess_exec(sys.executable, "run_bot.py", cwd=tmp_path)
         try:
             await server.wait_available("bot")
-            server.kick("bot/1")
+            if how is None:
+                server.kick("bot/1")
+            else:
+                program.send_signal(how)
             assert await asyncio.wait_for(program.wait(), 60) == 0
         finally:
             if program.returncode is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from slixmpp_bt import Declined, IncomingOffer, State, Transfer, get_plugin
 from slixmpp_bt.cli import demo
 from slixmpp_bt.testing import LoopbackServer
 
-from .commands import PASSWORD, PATIENCE, Peer, account, finish, friends, peer, ran, running
+from .commands import PASSWORD, PATIENCE, Peer, account, finish, friends, moving, peer, ran, running
 from .world import LISTEN, digest, make_file
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -156,6 +157,51 @@ async def test_echo_file_bot_as_program_sends_back_and_ends_by_ctrl_c(server: Lo
     assert "Traceback" not in error
 
 
+BOTS = {
+    "echo_file_bot": ("--friend", "alice@localhost"),
+    "approve_in_chat": ("--owner", "carol@localhost"),
+}
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", BOTS)
+async def test_bot_as_program_that_is_stopped_withdraws_and_cleans_up(
+    name: str, how: signal.Signals, server: LoopbackServer, tmp_path: Path
+) -> None:
+    file = make_file(tmp_path / "a.bin", 10_000_000)
+    line = program(name, *BOTS[name], *account(server, "bob"))
+    carol = server.client("carol/phone")
+    carol.add_event_handler("session_start", lambda _: carol.send_presence())
+    carol.add_event_handler("message", lambda m: m["body"].endswith("? yes/no") and m.reply("yes").send())
+    await server.connect(carol)
+    async with peer(server, "alice", tmp_path, upload_limit=100_000) as alice:
+        async with running(*line, home=tmp_path / "bot") as bot:
+            await server.wait_available("bob")
+            transfer = await alice.bt.send_file("bob@localhost", file)
+            await moving(transfer)
+            bot.send_signal(how)
+            code, _, error = await finish(bot)
+        await alice.told("bt_transfer_end")
+        assert (transfer.state, str(transfer.error)) == (State.CANCELLED, "this side was shut down")
+    assert code == 0
+    assert "Traceback" not in error
+    assert list((tmp_path / "bot" / "inbox").iterdir()) == []
+
+
+async def test_echo_file_bot_as_program_that_is_stopped_before_the_login_ends(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.setblocking(False)
+        where = ["--host", "127.0.0.1", "--port", str(silent.getsockname()[1])]
+        line = program("echo_file_bot", "--jid", "bob@localhost", "--friend", "alice@localhost", *where)
+        async with running(*line, home=tmp_path / "bot") as bot:
+            connection, _ = await asyncio.get_running_loop().sock_accept(silent)
+            with connection:
+                bot.send_signal(signal.SIGTERM)
+                code, _, error = await finish(bot)
+    assert code == 0
+    assert "Traceback" not in error
+
+
 # Sending and receiving one file
 
 
@@ -209,6 +255,38 @@ async def test_program_with_wrong_password_says_so(
     assert code == 1
     assert error.endswith(words)
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+async def test_receive_file_as_program_that_is_stopped_says_so(
+    how: signal.Signals, server: LoopbackServer, tmp_path: Path
+) -> None:
+    file = make_file(tmp_path / "a.bin", 10_000_000)
+    receiver = program("receive_file", "--from", "alice@localhost", *account(server, "bob"))
+    async with peer(server, "alice", tmp_path, upload_limit=100_000) as alice:
+        async with running(*receiver, home=tmp_path / "bob") as process:
+            await server.wait_available("bob")
+            transfer = await alice.bt.send_file("bob@localhost", file)
+            await moving(transfer)
+            process.send_signal(how)
+            code, _, error = await finish(process)
+        await alice.told("bt_transfer_end")
+        assert transfer.state is State.CANCELLED
+    assert (code, error) == (1, "not received: stopped\n")
+    assert list((tmp_path / "bob" / "inbox").iterdir()) == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+async def test_send_file_as_program_that_is_stopped_withdraws_and_says_so(
+    how: signal.Signals, server: LoopbackServer, tmp_path: Path
+) -> None:
+    sender = program("send_file", "bob@localhost", str(make_file(tmp_path / "a", 10)), *account(server, "alice"))
+    async with peer(server, "bob", tmp_path) as bob, running(*sender, home=tmp_path / "alice") as process:
+        offer = await bob.told("bt_offer")
+        process.send_signal(how)
+        code, _, error = await finish(process)
+        assert await bob.told("bt_offer_end") is offer
+    assert (code, error) == (1, "not sent: stopped\n")
 
 
 # Approval in a chat

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from slixmpp import JID
 
-from slixmpp_bt import outgoing as module
+from slixmpp_bt import content, receivers
 from slixmpp_bt.backends.plain import PlainBackend
 from slixmpp_bt.constants import Route, State
 from slixmpp_bt.errors import Cancelled, Declined, Expired, NoRoute, PathError, PeerGone, ProtocolError, SourceChanged
@@ -70,7 +70,7 @@ async def test_offer_of_a_path_that_cannot_be_read_fails_naming_it(world: World)
 async def test_hashing_shows_as_progress_and_can_be_cancelled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped = asyncio.Event()
 
-    async def hash_half(path: Path, *, salt: bytes, extra: object, progress: Callable[[int, int], None]) -> Made:
+    async def hash_half(path: Path, *, salt: bytes, progress: Callable[[int, int], None], **_: object) -> Made:
         for done in range(0, 50_001, 100):
             progress(done, 100_000)
         try:
@@ -79,7 +79,7 @@ async def test_hashing_shows_as_progress_and_can_be_cancelled(world: World, monk
             stopped.set()
         raise AssertionError
 
-    monkeypatch.setattr(module, "make", hash_half)
+    monkeypatch.setattr(content, "make", hash_half)
     alice, bob = world.pair()
     offer = alice.offer(bob.jid.bare, world.file(), single=True)
     assert offer.single is not None
@@ -388,7 +388,7 @@ async def test_sender_without_an_engine_ends_both_sides_with_no_route(world: Wor
 
 
 async def test_receivers_without_end_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MAX_RECEIVERS", 5)
+    monkeypatch.setattr(receivers, "MAX_RECEIVERS", 5)
     alice = world.party("alice@a.example/laptop")
     offer = await offered(world, alice)
     for number in range(30):
@@ -397,7 +397,7 @@ async def test_receivers_without_end_are_bounded(world: World, monkeypatch: pyte
         await end(alice, offer, f"never accepted {number}", "cancel")
         await end(alice, offer, None, "decline", f"watch {number}")
     assert len(offer.transfers) <= 6
-    assert len(offer._over) <= 5
+    assert len(offer.receivers._over) <= 5
     await finish(offer.withdraw())
 
 
@@ -405,7 +405,7 @@ async def test_offer_failing_in_an_unforeseen_way_ends(world: World, monkeypatch
     async def explode(*_: object, **__: object) -> None:
         raise RuntimeError("unforeseen")
 
-    monkeypatch.setattr(module, "make", explode)
+    monkeypatch.setattr(content, "make", explode)
     alice, bob = world.pair()
     offer = alice.offer(bob.jid.bare, world.file(), single=True)
     assert offer.single is not None

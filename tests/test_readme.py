@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
 import textwrap
 import tomllib
+from asyncio.subprocess import Process
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -33,7 +35,10 @@ def literal_after(words: str) -> str:
 
 
 @pytest.mark.matrix
-async def test_readme_bot_run_as_a_program_sends_files_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+async def test_readme_bot_run_as_a_program_sends_files_back_until_it_is_stopped(
+    how: signal.Signals, tmp_path: Path
+) -> None:
     [bot] = snippets()
     file = make_file(tmp_path / "a.bin", 100_000)
     users = {"echo": "password", "juliet": PASSWORD}
@@ -52,8 +57,14 @@ async def test_readme_bot_run_as_a_program_sends_files_back(tmp_path: Path) -> N
             transfers = [await juliet.told("bt_transfer_end") for _ in range(2)]
             [back] = [transfer.path for transfer in transfers if transfer.incoming]
             assert digest(back) == digest(file)
-            process.terminate()
-            await finish(process)
+            await stops(process, how)
+
+
+async def stops(process: Process, how: signal.Signals) -> None:
+    """It ends by `how` in good order."""
+    process.send_signal(how)
+    code, _, error = await finish(process)
+    assert (code, error) == (0, "")
 
 
 def test_readme_has_one_command_for_the_demo_and_one_for_the_tests() -> None:

@@ -322,7 +322,7 @@ async def test_finished_receiver_serves_for_as_long_as_configured(world: World) 
     await world.carry(offer, bob)
     path = await finish(receiving.wait())
     await finish(receiving.released())
-    manifest = offer._made.manifest if offer._made else None
+    manifest = offer._content.loaded.manifest if offer._content.loaded else None
     assert manifest is not None
     await world.pass_time(59, step=1)
     assert any(handle.is_open_for(manifest) for handle in bob.backend._handles)

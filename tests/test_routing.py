@@ -73,9 +73,9 @@ def test_choice_never_is_excluded_or_resting_and_never_replaces_a_swarm_that_mov
         assert stream is None
 
 
-@given(st.integers(1, 10_000))
-def test_rest_grows_with_failures_up_to_its_bound(failures: int) -> None:
-    assert PATIENCE.rest <= PATIENCE.after(failures) <= PATIENCE.after(failures + 1) <= PATIENCE.most
+@given(st.integers(1, 10_000), st.sampled_from(STREAMS))
+def test_rest_grows_with_failures_up_to_its_bound(failures: int, route: Route) -> None:
+    assert PATIENCE.rest <= PATIENCE.after(failures, route) <= PATIENCE.after(failures + 1, route) <= PATIENCE.most
 
 
 def test_in_band_is_refused_where_it_is_too_large_or_too_slow_in_words_with_figures() -> None:

@@ -396,7 +396,7 @@ def _as_message(reader: Member, writer: Member, offer: Any) -> slixmpp.Message:
     """The offer as an application would find it in its archive."""
     from slixmpp_bt import messages, stanza
 
-    manifest = offer._made.manifest
+    manifest = offer._content.loaded.manifest
     message = reader.xmpp.make_message(mto=reader.jid, mfrom=writer.jid, mtype="chat")
     stanza.fill_message(
         message,

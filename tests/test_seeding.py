@@ -233,6 +233,5 @@ async def test_confirmed_addresses_are_bounded(world: World, monkeypatch: pytest
     for number in range(50):
         alice.backend.seeds[0].events.put(PeerConnected(Candidate(ip_address(f"10.0.0.{number}"), 1)))
     await settled()
-    assert offer._seeding is not None
-    assert len(offer._seeding._confirmed) == 10
+    assert len(offer.seeding._confirmed) == 10
     await finish(offer.withdraw())

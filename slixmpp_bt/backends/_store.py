@@ -1,20 +1,17 @@
-"""What both backends do with files: looking before opening, flushing, and the bytes of a checkpoint. It blocks."""
+"""What both backends do with files: looking before opening, and flushing. It blocks."""
 
 from __future__ import annotations
 
 import errno
-import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from .. import bencode
-from ..errors import BTError, IntegrityError, StorageError
+from ..errors import StorageError
 from ..manifest import Manifest
 
-log = logging.getLogger(__name__)
-
-_VERSION = 1
+#: What passes when somebody makes room.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -32,7 +29,7 @@ _REASONS = {
 
 def storage_error(path: str | os.PathLike[str], code: int | None, text: str) -> StorageError:
     """The error for `path`: in our words for the errno `code`, else in the system's `text`."""
-    return StorageError(f"{os.fspath(path)}: {_REASONS.get(code or 0, text)}")
+    return StorageError(f"{os.fspath(path)}: {_REASONS.get(code or 0, text)}", full=code in _FULL)
 
 
 def from_os_error(error: OSError, path: Path) -> StorageError:
@@ -51,7 +48,7 @@ def check_complete(manifest: Manifest, files: Mapping[int, Path], select: frozen
         if file.index not in files:
             raise StorageError(f"no path was given for file {file.index}")
         path = files[file.index]
-        size = _size(path)
+        size = file_size(path)
         if size is None:
             raise StorageError(f"{path}: no such file")
         if size != file.size:
@@ -92,54 +89,7 @@ def sync(paths: Iterable[Path]) -> None:
             raise from_os_error(error, path) from error
 
 
-def encode_checkpoint(manifest: Manifest, pieces: Iterable[int]) -> bytes:
-    """What :func:`decode_checkpoint` reads: which `pieces` are flushed, and the piece layers as far as known."""
-    bits = bytearray(-(-manifest.piece_count // 8))
-    for piece in pieces:
-        bits[piece >> 3] |= 0x80 >> (piece & 7)
-    layers: dict[bytes, bencode.Value] = dict(manifest.layers)
-    return bencode.encode({b"hash": manifest.info_hash, b"have": bytes(bits), b"layers": layers, b"v": _VERSION})
-
-
-def decode_checkpoint(
-    manifest: Manifest, files: Mapping[int, Path], data: bytes | None
-) -> tuple[frozenset[int], Manifest]:
-    """The pieces that a checkpoint says are there, less those that `files` are too short for, and the manifest with the
-    checkpoint's piece layers.
-
-    A checkpoint of another manifest or version, or a damaged one, counts as none, and the log says so.
-    """
-    if not data:
-        return frozenset(), manifest
-    try:
-        bits, manifest = _read_checkpoint(manifest, data)
-    except BTError as error:
-        log.warning("a checkpoint cannot be used, all is fetched again: %s", error)
-        return frozenset(), manifest
-    sizes = {index: _size(path) or 0 for index, path in files.items()}
-    pieces = range(manifest.piece_count)
-    return frozenset(p for p in pieces if bits[p >> 3] & 0x80 >> (p & 7) and _fits(manifest, p, sizes)), manifest
-
-
-def _read_checkpoint(manifest: Manifest, data: bytes) -> tuple[bytes, Manifest]:
-    read = bencode.decode(data, max_depth=2, max_tokens=16 + len(manifest.files))
-    if not isinstance(read, dict) or read.get(b"v") != _VERSION or read.get(b"hash") != manifest.info_hash:
-        raise IntegrityError("it is of another offer or version")
-    bits, layers = read.get(b"have"), read.get(b"layers")
-    if not isinstance(bits, bytes) or len(bits) != -(-manifest.piece_count // 8) or not isinstance(layers, dict):
-        raise IntegrityError("it is damaged")
-    if layers and not manifest.layers:
-        manifest = manifest.with_layers({root: layer for root, layer in layers.items() if isinstance(layer, bytes)})
-    return bits, manifest
-
-
-def _fits(manifest: Manifest, piece: int, sizes: Mapping[int, int]) -> bool:
-    file = manifest.file_of(piece)
-    start = (piece - file.first_piece) * manifest.piece_length
-    return sizes.get(file.index, 0) >= start + manifest.piece_size(piece)
-
-
-def _size(path: Path) -> int | None:
+def file_size(path: Path) -> int | None:
     """Bytes of the regular file at `path`; None if there is none."""
     try:
         return path.stat().st_size if path.is_file() else None

@@ -251,6 +251,8 @@ class Download(Swarm):
         """Hand everything to the operating system, and return what :meth:`Backend.open_download` needs to go on from
         here without fetching or hashing again what was had. It survives the end of the process, however that comes.
 
+        Made by :func:`slixmpp_bt.backends.checkpoint.encode`, with the piece layers as far as they are known.
+
         :raises StorageError: the flush failed; :meth:`resume` before the next try.
         """
 

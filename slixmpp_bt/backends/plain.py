@@ -19,6 +19,7 @@ from ..manifest import Manifest
 from ..messages import Candidate
 from ..threads import in_thread
 from . import _store
+from . import checkpoint as checkpoints
 from .admission import Admission
 from .base import (
     UNLIMITED,
@@ -175,7 +176,7 @@ class PlainDownload(PlainSwarm, Download):
         """Make the part files, and take up what a checkpoint says."""
         try:
             self._files = await in_thread(_store.prepare, self._manifest, files, self._select)
-            pieces, self._manifest = await in_thread(_store.decode_checkpoint, self._manifest, self._files, checkpoint)
+            pieces, self._manifest = await in_thread(checkpoints.decode, self._manifest, self._files, checkpoint)
         except BaseException:
             await self.aclose()
             raise
@@ -225,7 +226,7 @@ class PlainDownload(PlainSwarm, Download):
 
     async def checkpoint(self) -> bytes:
         self._check_open()
-        return await in_thread(_store.encode_checkpoint, self._manifest, frozenset(self._had))
+        return await in_thread(checkpoints.encode, self._manifest, frozenset(self._had))
 
     async def finished(self) -> bool:
         self._check_open()

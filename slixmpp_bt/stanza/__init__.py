@@ -33,10 +33,12 @@ from .elements import (
     End,
     Fetch,
     Fetching,
+    Here,
     Meta,
     Payload,
     Peers,
     Report,
+    Seek,
     Torrent,
     Withdraw,
     register,
@@ -131,10 +133,10 @@ def payload(reply: messages.Reply) -> Element | None:
 
 
 def fill_message(stanza: Message, message: messages.Message, body: str | None = None) -> None:
-    """Put an offer or a withdrawal into a message stanza, with the hint that it is to be stored (XEP-0334).
+    """Put a message into a message stanza, with the hint whether it is to be stored (XEP-0334).
 
     :param body: what clients show that cannot fetch the file, marked as a fallback (XEP-0428); by default its name
-        and size, and what is needed to fetch it. A withdrawal has none.
+        and size, and what is needed to fetch it. Others have none.
     """
     stanza.append(build(message))
     if isinstance(message, messages.Offer):
@@ -142,7 +144,8 @@ def fill_message(stanza: Message, message: messages.Message, body: str | None = 
         fallback = Element(f"{{{NS_FALLBACK}}}fallback", {"for": NS_SFS})
         SubElement(fallback, f"{{{NS_FALLBACK}}}body")
         stanza.append(fallback)
-    stanza.append(Element(f"{{{NS_HINTS}}}store"))
+    hint = "no-store" if isinstance(message, messages.Seek) else "store"
+    stanza.append(Element(f"{{{NS_HINTS}}}{hint}"))
 
 
 def size_of(stanza: ElementBase | Element) -> int:
@@ -170,10 +173,12 @@ __all__ = [
     "End",
     "Fetch",
     "Fetching",
+    "Here",
     "Meta",
     "Payload",
     "Peers",
     "Report",
+    "Seek",
     "Torrent",
     "Withdraw",
     "build",

@@ -60,6 +60,32 @@ class Withdraw(Payload):
     interfaces: ClassVar[set[str]] = {"id"}
 
 
+class Seek(Payload):
+    """Asks all devices of the sender which of them has the offer. A child of a message of type ``headline``.
+
+    .. code-block:: xml
+
+        <seek xmlns='https://slixmpp-bt.readthedocs.io/protocol/0' id='offer-1'/>
+    """
+
+    name = "seek"
+    plugin_attrib = "bt_seek"
+    interfaces: ClassVar[set[str]] = {"id"}
+
+
+class Here(Payload):
+    """Whoever has the offer says so to who sought it. An iq of type ``set``.
+
+    .. code-block:: xml
+
+        <here xmlns='https://slixmpp-bt.readthedocs.io/protocol/0' id='offer-1'/>
+    """
+
+    name = "here"
+    plugin_attrib = "bt_here"
+    interfaces: ClassVar[set[str]] = {"id"}
+
+
 class Accept(Payload):
     """The receiver wants it. An iq of type ``set``. Without ``<select/>`` all files are wanted; ``<request/>`` asks for
     a certificate of a sealed offer.
@@ -216,5 +242,6 @@ class End(Payload):
 def register() -> None:
     """Make the payloads known to slixmpp, as ``iq["bt_accept"]`` and so on. Once is enough; again does no harm."""
     register_stanza_plugin(Message, Withdraw)
-    for payload in (Accept, Accepted, Meta, Chunk, Fetch, Fetching, Peers, Report, End):
+    register_stanza_plugin(Message, Seek)
+    for payload in (Here, Accept, Accepted, Meta, Chunk, Fetch, Fetching, Peers, Report, End):
         register_stanza_plugin(Iq, payload)

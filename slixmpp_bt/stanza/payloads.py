@@ -42,6 +42,22 @@ def _write_withdraw(withdraw: messages.Withdraw) -> Element:
     return element("withdraw", id=withdraw.id)
 
 
+def _read_seek(xml: Element) -> messages.Seek:
+    return messages.Seek(token(xml, "id"))
+
+
+def _write_seek(seek: messages.Seek) -> Element:
+    return element("seek", id=seek.id)
+
+
+def _read_here(xml: Element) -> messages.Here:
+    return messages.Here(token(xml, "id"))
+
+
+def _write_here(here: messages.Here) -> Element:
+    return element("here", id=here.id)
+
+
 def _read_routes(xml: Element) -> frozenset[Route]:
     words = {route.text for route in xml.iterfind(f"{{{NS}}}route")}
     return frozenset(route for route in Route if route in words)
@@ -273,6 +289,8 @@ class Form:
 FORMS = (
     Form(f"{{{NS_SFS}}}file-sharing", "message", messages.Offer, read_offer, write_offer),
     Form(elements.Withdraw.tag_name(), "message", messages.Withdraw, _read_withdraw, _write_withdraw),
+    Form(elements.Seek.tag_name(), "message", messages.Seek, _read_seek, _write_seek),
+    Form(elements.Here.tag_name(), "set", messages.Here, _read_here, _write_here),
     Form(elements.Accept.tag_name(), "set", messages.Accept, _read_accept, _write_accept),
     Form(elements.Accepted.tag_name(), "result", messages.Accepted, _read_accepted, _write_accepted),
     Form(elements.Meta.tag_name(), "get", messages.Meta, _read_meta, _write_meta),

@@ -14,6 +14,7 @@ from ...errors import BackendClosed, BTError, IntegrityError, StorageError
 from ...manifest import Manifest
 from ...threads import in_thread
 from .. import _store
+from .. import checkpoint as checkpoints
 from ..admission import Admission
 from ..base import Download, Finished, PieceStored, Seed, Status
 from .params import download_params, learnt_layers
@@ -113,7 +114,7 @@ class TorrentDownload(TorrentSwarm, Download):
         self._check_usable()
         async with self._changing:
             await self._flush()
-        return await in_thread(_store.encode_checkpoint, self._manifest, frozenset(self._flushed))
+        return await in_thread(checkpoints.encode, self._manifest, frozenset(self._flushed))
 
     async def finished(self) -> bool:
         self._check_usable()
@@ -179,9 +180,7 @@ class TorrentDownload(TorrentSwarm, Download):
 
     async def _prepare(self) -> None:
         self._files = await in_thread(_store.prepare, self._manifest, self._files, self._select)
-        pieces, self._manifest = await in_thread(
-            _store.decode_checkpoint, self._manifest, self._files, self._checkpoint
-        )
+        pieces, self._manifest = await in_thread(checkpoints.decode, self._manifest, self._files, self._checkpoint)
         self._checkpoint = None
         self._restart_from(pieces)
 

@@ -166,8 +166,10 @@ class Session:
         self._loop.remove_reader(self._bell)
         session.set_alert_fd(-1)
         self._close_sockets()
-        # The last reference: the engine's threads end here. With nothing left in it that takes a millisecond.
+        # The last reference: the engine's threads end there, which takes seconds while it is still dialling somebody.
+        last = [session]
         del session
+        await in_thread(last.clear)
 
     def _close_sockets(self) -> None:
         self._bell.close()

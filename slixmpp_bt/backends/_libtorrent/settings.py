@@ -68,6 +68,8 @@ _FIXED: Final[lt.settings_pack] = {
     "max_failcount": 32,
     "peer_connect_timeout": 4,
     "handshake_timeout": 10,
+    # A peer whose address has changed hangs up on nobody, and while it counts as connected it is not let in again.
+    "peer_timeout": 15,
     # uTP is ten times slower, yet libtorrent would dial by it first: see Session.dial_now. Nor is TCP slowed down for
     # its sake.
     "enable_outgoing_utp": False,

@@ -1,0 +1,99 @@
+"""What an own offer offers: hashed when it is made, kept on disk while nobody asks for it, opened again when somebody
+does."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from .constants import Mode
+from .context import Context
+from .errors import SourceChanged, StateError
+from .manifest import Made, make, reopen
+from .sealing import Authority
+from .seals import Admitting, utc
+from .state import SavedDetails
+
+
+class Content:
+    """The content of one offer.
+
+    :ivar admitting: of a sealed offer: its certificate authority.
+    """
+
+    def __init__(self, context: Context, offer: str, path: Path, mode: Mode) -> None:
+        self.admitting: Admitting | None = None
+        self._context = context
+        self._offer = offer
+        self._path = path
+        self._mode = mode
+        self._made: Made | None = None
+        self._loading = asyncio.Lock()
+
+    @property
+    def loaded(self) -> Made | None:
+        """What is offered; None before it is hashed and while it is on disk only."""
+        return self._made
+
+    @property
+    def made(self) -> Made:
+        """What is offered; to be had between :meth:`load` and :meth:`unload`."""
+        assert self._made is not None
+        return self._made
+
+    async def make(self, progress: Callable[[int, int], None]) -> Made:
+        """Hash the source.
+
+        :raises BTError: it cannot be offered, as :func:`slixmpp_bt.manifest.make` says.
+        """
+        if self._mode is Mode.SEALED:
+            self.admitting = Admitting(Authority.make(utc(self._context.now())))
+        self._made = await make(
+            self._path,
+            salt=secrets.token_bytes(16),
+            extra={b"ssl-cert": self.admitting.authority.certificate} if self.admitting is not None else {},
+            progress=progress,
+            known=self._context.state,
+        )
+        return self._made
+
+    async def load(self) -> Made:
+        """Have it in memory again, after a restart or :meth:`unload`.
+
+        :raises SourceChanged: it is not what it was when it was offered.
+        """
+        async with self._loading:
+            if self._made is None:
+                details = await self._details()
+                if self._mode is Mode.SEALED and self.admitting is None:
+                    assert details.certificate is not None
+                    assert details.authority_key is not None
+                    self.admitting = Admitting(Authority.load(details.certificate, details.authority_key))
+                self._made = await reopen(self._path, details.info, details.stamps, self._context.state)
+            return self._made
+
+    def unload(self) -> None:
+        """Nobody asks for it any more: let go of what can be loaded."""
+        if self._context.state.path is not None:
+            self._made = None
+
+    def record(self) -> SavedDetails:
+        """What :meth:`load` needs."""
+        stamps = tuple(self.made.stamps[index] for index in range(len(self.made.stamps)))
+        details = SavedDetails(self._offer, self.made.manifest.info, stamps)
+        if self.admitting is None:
+            return details
+        authority = self.admitting.authority
+        return replace(details, certificate=authority.certificate, authority_key=authority.key)
+
+    async def _details(self) -> SavedDetails:
+        try:
+            details = await self._context.state.find(SavedDetails, self._offer)
+        except StateError as error:
+            raise SourceChanged(f"{self._path.name}: what it was when offered cannot be read: {error}") from error
+        if details is None or (self._mode is Mode.SEALED and not (details.certificate and details.authority_key)):
+            raise SourceChanged(f"{self._path.name}: what it was when it was offered is not known any more")
+        return details

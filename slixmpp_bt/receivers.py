@@ -1,0 +1,192 @@
+"""Who fetches an own offer: whom it admits, and how each of them ends."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from slixmpp import JID
+
+from . import policy
+from .constants import State
+from .context import Context
+from .errors import BTError, Cancelled, ProtocolError
+from .messages import Accept, End
+from .negotiation import Event, Negotiation, Phase, Role
+from .sending import Sending
+from .state import SavedReceiver
+from .transfer import Transfer, heard, tellable
+
+if TYPE_CHECKING:
+    from .outgoing import OutgoingOffer
+
+#: How many receivers an offer may have at once, for the devices of one account see policy.MAX_DEVICES; and how many
+#: that have ended are remembered.
+MAX_RECEIVERS = 1_000
+
+
+def gone(error: BTError | None, otherwise: str = "the offer has ended") -> ProtocolError:
+    """The refusal that says how it ended."""
+    return ProtocolError(tellable(error) or otherwise, "gone", getattr(error, "reason", "cancel"))
+
+
+class Receivers:
+    """The receivers of one offer, by transfer id.
+
+    :ivar single: the transfer of an offer that is for one receiver only, from its beginning.
+    """
+
+    def __init__(self, context: Context, offer: OutgoingOffer, to: JID, mtype: str) -> None:
+        self.single: Transfer | None = None
+        self._context = context
+        self._offer = offer
+        self._to = to
+        self._mtype = mtype
+        self._by_id: dict[str, Sending] = {}
+        #: Transfers that ended before they were accepted.
+        self._over: set[str] = set()
+
+    def add_single(self) -> None:
+        """Begin the one transfer of an offer that is for one receiver."""
+        self.single = self._add(None, self._to, Phase.PREPARING).transfer
+
+    def restore(self, saved: Iterable[SavedReceiver]) -> None:
+        """Take up what was saved."""
+        for record in saved:
+            try:
+                phase = Phase(record.phase)
+            except ValueError:
+                continue
+            if phase.state.terminal:
+                self._over.add(record.transfer)
+                continue
+            going = (Phase.CONNECTING, Phase.RUNNING)
+            known = not record.transfer.startswith("?")
+            sending = self._add(
+                record.transfer if known else None, record.peer, Phase.WAITING if phase in going else phase
+            )
+            sending.restore(record)
+            if self.single is None and self._offer.is_single:
+                self.single = sending.transfer
+
+    @property
+    def transfers(self) -> tuple[Transfer, ...]:
+        """Everybody's who accepted (or declined), ended ones too."""
+        return tuple(receiver.transfer for receiver in self._by_id.values())
+
+    def all(self) -> list[Sending]:
+        """All of them."""
+        return list(self._by_id.values())
+
+    def served(self) -> list[Sending]:
+        """Those who fetch, and those who have it all and go on serving others."""
+        return [r for r in self._by_id.values() if r.active or r.stays]
+
+    def find(self, transfer: str | None) -> Sending | None:
+        """The one with this transfer id."""
+        return self._by_id.get(transfer or "")
+
+    def of(self, transfer: str, peer: JID) -> Sending:
+        """Whose transfer it is.
+
+        :raises ProtocolError: ``item-not-found``: there is none, or it is not the peer's.
+        """
+        receiver = self._by_id.get(transfer)
+        if receiver is None or receiver.transfer.peer != peer:
+            raise ProtocolError("no such transfer", "item-not-found")
+        return receiver
+
+    def invites(self, peer: JID, transfer: str | None) -> bool:
+        """Whether `peer` may fetch it (protocol section 2). Who knows an id that was admitted may come back from
+        another device of the same account: its name changes when it connects again."""
+        known = self.find(transfer)
+        if known is not None and known.transfer.id is not None and self._is_same(known.transfer.peer, peer):
+            return True
+        admitted = {t.peer for t in self.transfers if t.id and not t.ended}
+        return policy.invited(self._to, self._mtype, peer, admitted=admitted)
+
+    def admit(self, message: Accept, peer: JID) -> Sending:
+        """The receiver that an Accept is from, perhaps a new one.
+
+        :raises ProtocolError: ``gone``: the offer or the transfer has ended; there are too many.
+        """
+        receiver = self._by_id.get(message.transfer)
+        if receiver is None:
+            self._offer.look_at_the_clock()
+            if self.single is not None and self.single.id is not None:
+                raise ProtocolError("another device has taken it", "gone", "cancel")
+            if self._offer.state is not State.OFFERED or message.transfer in self._over:
+                raise gone(self._offer.error)
+            receiver = self._take_single(message.transfer, peer) if self.single is not None else None
+            if receiver is None:
+                self._check_room()
+                receiver = self._add(message.transfer, peer, Phase.OFFERED)
+        if receiver.transfer.ended:
+            raise gone(receiver.transfer.error, "the transfer has ended")
+        receiver.choose(message.select)
+        receiver.transfer.peer = peer
+        return receiver
+
+    def end(self, message: End, peer: JID) -> None:
+        """A receiver says that it is over."""
+        receiver = self.find(message.transfer)
+        if receiver is not None:
+            if not self._is_same(receiver.transfer.peer, peer):
+                raise ProtocolError("no such transfer", "item-not-found")
+            receiver.stays_until = self._context.now() + (message.seeding or 0)
+            event, error = heard(message.kind, message.reason, message.text)
+            if not receiver.transfer.feed(event, error) and event is Event.PEER_DECLINE:
+                # Once it was accepted, that is too late for declining.
+                receiver.transfer.feed(Event.PEER_CANCEL, Cancelled(str(error)))
+        elif message.transfer is not None:
+            if len(self._over) < MAX_RECEIVERS:
+                self._over.add(message.transfer)
+            if self.single is not None and self.single.id is None:
+                self.single.feed(*heard(message.kind, message.reason, message.text))
+        elif message.kind == "decline":
+            self._declined(message, peer)
+
+    def _is_same(self, known: JID, peer: JID) -> bool:
+        """Whether `peer`, who knows an id that `known` made up, may be who that was: a device's name changes."""
+        return bool(peer == known or (self._mtype != "groupchat" and peer.bare == known.bare))
+
+    def _take_single(self, transfer: str, peer: JID) -> Sending:
+        assert self.single is not None
+        receiver = next(iter(self._by_id.values()))
+        receiver.forget()  # what was saved of it under no id
+        self.single.id, self.single.peer = transfer, peer
+        self._by_id = {transfer: receiver}
+        return receiver
+
+    def _check_room(self) -> None:
+        if sum(not t.ended for t in self.transfers) >= MAX_RECEIVERS:
+            raise ProtocolError("too many receivers at once", "resource-constraint")
+
+    def _declined(self, message: End, peer: JID) -> None:
+        if self.single is not None:
+            if self.single.id is None:
+                self.single.peer = peer
+                self.single.feed(*heard(message.kind, message.reason, message.text))
+        elif not any(t.peer == peer for t in self.transfers):
+            self._check_room()
+            sending = self._add(None, peer, Phase.OFFERED)
+            sending.transfer.feed(*heard(message.kind, message.reason, message.text))
+
+    def _add(self, id: str | None, peer: JID, phase: Phase) -> Sending:
+        now, limits = self._context.now(), self._context.config.limits
+        negotiation = Negotiation(
+            Role.SENDER,
+            expires=self._offer.expires.timestamp(),
+            ttl=now + limits.transfer_ttl,
+            rng=self._context.rng,
+            timing=self._context.timing,
+            phase=phase,
+        )
+        ended = [key for key, other in self._by_id.items() if other.transfer.ended]
+        for key in ended[: -MAX_RECEIVERS + 1]:
+            self._by_id.pop(key).forget()
+        key = id or f"?{secrets.token_urlsafe(12)}"
+        receiver = self._by_id[key] = Sending(self._context, self._offer, key)
+        Transfer(self._context, negotiation, receiver, offer=self._offer, peer=peer, id=id, incoming=False)
+        return receiver
