@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import itertools
 import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +78,20 @@ class ApprovalBot(slixmpp.ClientXMPP):
 
 
 async def main(options: argparse.Namespace) -> None:
-    """Run the bot until its connection is lost or it is stopped; the plugin then tidies up after itself."""
+    """Run the bot until it is stopped or its connection is lost, and leave in good order."""
     config = {"listen": options.listen} if options.listen else {}
     bot = ApprovalBot(options.jid, os.environ["SLIXMPP_BT_PASSWORD"], options.owner, options.inbox, **config)
     if options.ca_certs is not None:
         bot.ca_certs = options.ca_certs
+    over = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, over.set)
+    bot.add_event_handler("disconnected", lambda _: over.set())
     bot.connect(options.host, options.port)
-    await bot.disconnected
+    await over.wait()
+    # While still connected, so that the other sides are told.
+    await slixmpp_bt.get_plugin(bot).aclose()
+    await bot.disconnect()
 
 
 if __name__ == "__main__":
@@ -96,5 +103,4 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=5222)
     parser.add_argument("--ca-certs", type=Path, help="a PEM file to trust instead of the system's authorities")
     parser.add_argument("--listen", action="append", help="an address for BitTorrent; may be repeated")
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main(parser.parse_args()))
+    asyncio.run(main(parser.parse_args()))

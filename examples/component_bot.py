@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import os
+import signal
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class ComponentBot(slixmpp.ComponentXMPP):
 
 
 async def main(options: argparse.Namespace) -> None:
-    """Run the component until its connection is lost or it is stopped."""
+    """Run the component until it is stopped or its connection is lost, and leave in good order."""
     config = {"listen": options.listen} if options.listen else {}
     bot = ComponentBot(
         options.domain, os.environ["SLIXMPP_BT_PASSWORD"], options.friend, options.inbox, options.host, options.port,
@@ -45,8 +45,15 @@ async def main(options: argparse.Namespace) -> None:
     )  # fmt: skip
     # A component's stream has no TLS: the server is to be on the same machine.
     bot.enable_direct_tls = False
+    over = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, over.set)
+    bot.add_event_handler("disconnected", lambda _: over.set())
     bot.connect()
-    await bot.disconnected
+    await over.wait()
+    # While still connected, so that the other sides are told.
+    await slixmpp_bt.get_plugin(bot).aclose()
+    await bot.disconnect()
 
 
 if __name__ == "__main__":
@@ -57,5 +64,4 @@ if __name__ == "__main__":
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=5347)
     parser.add_argument("--listen", action="append", help="an address for BitTorrent; may be repeated")
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main(parser.parse_args()))
+    asyncio.run(main(parser.parse_args()))

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
+import signal
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -49,13 +49,20 @@ class EchoFileBot(slixmpp.ClientXMPP):
 
 
 async def main(options: argparse.Namespace) -> None:
-    """Run the bot until its connection is lost or it is stopped; the plugin then tidies up after itself."""
+    """Run the bot until it is stopped or its connection is lost, and leave in good order."""
     config = {"listen": options.listen} if options.listen else {}
     bot = EchoFileBot(options.jid, os.environ["SLIXMPP_BT_PASSWORD"], options.friend, options.inbox, **config)
     if options.ca_certs is not None:
         bot.ca_certs = options.ca_certs
+    over = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, over.set)
+    bot.add_event_handler("disconnected", lambda _: over.set())
     bot.connect(options.host, options.port)
-    await bot.disconnected
+    await over.wait()
+    # While still connected, so that the other sides are told.
+    await slixmpp_bt.get_plugin(bot).aclose()
+    await bot.disconnect()
 
 
 if __name__ == "__main__":
@@ -68,5 +75,4 @@ if __name__ == "__main__":
     parser.add_argument("--ca-certs", type=Path, help="a PEM file to trust instead of the system's authorities")
     parser.add_argument("--listen", action="append", help="an address for BitTorrent; may be repeated")
     logging.basicConfig(level=logging.INFO)
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main(parser.parse_args()))
+    asyncio.run(main(parser.parse_args()))

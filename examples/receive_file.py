@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ class Receiver(slixmpp.ClientXMPP):
 
     def __init__(self, jid: str, password: str, sender: str, inbox: Path, **config: Any) -> None:
         super().__init__(jid, password)
-        self.register_plugin("xep_bt", {"download_dir": inbox, "auto_accept": [sender], **config})
+        # It stays until it is done, so there is nothing to go on with another time (`state_dir`).
+        self.register_plugin("xep_bt", {"download_dir": inbox, "auto_accept": [sender], "state_dir": None, **config})
         self.outcome: asyncio.Future[Path] = asyncio.get_running_loop().create_future()
         self.add_event_handler("session_start", lambda _: self.send_presence())
         self.add_event_handler("bt_transfer_start", self.watch)
-        self.add_event_handler("failed_all_auth", lambda _: self._fail(PermissionError("the server refuses us")))
-        self.add_event_handler("disconnected", lambda why: self._fail(ConnectionError(f"connection lost: {why}")))
+        self.add_event_handler("failed_all_auth", lambda _: self.fail(PermissionError("the server refuses us")))
+        self.add_event_handler("disconnected", lambda why: self.fail(ConnectionError(f"connection lost: {why}")))
 
     async def watch(self, transfer: slixmpp_bt.Transfer) -> None:
         """It begins: draw it until it has ended."""
@@ -41,13 +43,14 @@ class Receiver(slixmpp.ClientXMPP):
         try:
             path = await transfer.wait()
         except slixmpp_bt.BTError as error:
-            self._fail(error)
+            self.fail(error)
         else:
             await transfer.released()
             if not self.outcome.done():
                 self.outcome.set_result(path)
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """It has come to nothing, unless it has ended already."""
         if not self.outcome.done():
             self.outcome.set_exception(error)
 
@@ -58,6 +61,8 @@ async def main(options: argparse.Namespace) -> None:
     xmpp = Receiver(options.jid, os.environ["SLIXMPP_BT_PASSWORD"], options.sender, options.inbox, **config)
     if options.ca_certs is not None:
         xmpp.ca_certs = options.ca_certs
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, xmpp.fail, InterruptedError("stopped"))
     xmpp.connect(options.host, options.port)
     try:
         print(await xmpp.outcome)
@@ -77,5 +82,5 @@ if __name__ == "__main__":
     parser.add_argument("--listen", action="append", help="an address for BitTorrent; may be repeated")
     try:
         asyncio.run(main(parser.parse_args()))
-    except (KeyboardInterrupt, slixmpp_bt.BTError, OSError) as error:
-        raise SystemExit(f"not received: {str(error) or 'stopped'}") from None
+    except (slixmpp_bt.BTError, OSError) as error:
+        raise SystemExit(f"not received: {error}") from None

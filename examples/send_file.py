@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,14 @@ class Sender(slixmpp.ClientXMPP):
 
     def __init__(self, jid: str, password: str, to: str, path: Path, **config: Any) -> None:
         super().__init__(jid, password)
-        self.register_plugin("xep_bt", config)
+        # It stays until it is done, so there is nothing to go on with another time.
+        self.register_plugin("xep_bt", {"state_dir": None, **config})
         self.outcome: asyncio.Future[Path] = asyncio.get_running_loop().create_future()
         self._to = to
         self._path = path
         self.add_event_handler("session_start", self.start)
-        self.add_event_handler("failed_all_auth", lambda _: self._fail(PermissionError("the server refuses us")))
-        self.add_event_handler("disconnected", lambda why: self._fail(ConnectionError(f"connection lost: {why}")))
+        self.add_event_handler("failed_all_auth", lambda _: self.fail(PermissionError("the server refuses us")))
+        self.add_event_handler("disconnected", lambda why: self.fail(ConnectionError(f"connection lost: {why}")))
 
     async def start(self, _: object) -> None:
         """Online: offer the file and see it through."""
@@ -40,11 +42,15 @@ class Sender(slixmpp.ClientXMPP):
                 bar = bars.add_task(escape(transfer.name), total=None)
                 async for now in transfer:
                     bars.update(bar, total=now.total, completed=now.transferred)
-            self.outcome.set_result(await transfer.wait())
+            path = await transfer.wait()
         except slixmpp_bt.BTError as error:
-            self._fail(error)
+            self.fail(error)
+        else:
+            if not self.outcome.done():
+                self.outcome.set_result(path)
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """It has come to nothing, unless it has ended already."""
         if not self.outcome.done():
             self.outcome.set_exception(error)
 
@@ -55,6 +61,8 @@ async def main(options: argparse.Namespace) -> None:
     xmpp = Sender(options.jid, os.environ["SLIXMPP_BT_PASSWORD"], options.to, options.path, **config)
     if options.ca_certs is not None:
         xmpp.ca_certs = options.ca_certs
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, xmpp.fail, InterruptedError("stopped"))
     xmpp.connect(options.host, options.port)
     try:
         print(f"{options.to} has {await xmpp.outcome}")
@@ -74,5 +82,5 @@ if __name__ == "__main__":
     parser.add_argument("--listen", action="append", help="an address for BitTorrent; may be repeated")
     try:
         asyncio.run(main(parser.parse_args()))
-    except (KeyboardInterrupt, slixmpp_bt.BTError, OSError) as error:
-        raise SystemExit(f"not sent: {str(error) or 'stopped'}") from None
+    except (slixmpp_bt.BTError, OSError) as error:
+        raise SystemExit(f"not sent: {error}") from None

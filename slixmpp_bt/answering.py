@@ -90,6 +90,8 @@ class Answering:
         receiver = self._receivers.of(message.transfer, peer)
         if message.kind in self.excluded():
             raise ProtocolError("the sender cannot or may not use this route", "not-allowed")
+        if message.kind is Route.RELAY and not message.hosts:
+            await self._require_proxy()
         await self._load()
         if receiver.transfer.ended:
             raise gone(receiver.transfer.error, "the transfer has ended")
@@ -106,6 +108,13 @@ class Answering:
         elif source is not None and not policy.reveals_address(source, config):
             excluded[Route.SWARM] = "this side does not reveal its address (reveal_address)"
         return excluded
+
+    async def _require_proxy(self) -> None:
+        """
+        :raises ProtocolError: neither side has found one, so that the receiver need not wait for a stream.
+        """
+        if not await self._context.wire.relays(sender=self._offer.local):
+            raise ProtocolError("neither side's server offers a proxy", "not-acceptable")
 
     @property
     def _has_bytes(self) -> bool:

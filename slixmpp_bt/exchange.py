@@ -331,6 +331,13 @@ class Exchange:
         for transfer in self._incoming_transfers():
             transfer.feed(Event.RETRY)
 
+    def addresses_changed(self) -> None:
+        """This side listens elsewhere now: whoever it transfers with has to know."""
+        for own in self._outgoing.values():
+            own.seeding.addresses_changed()
+        for transfer in self._incoming_transfers():
+            transfer.feed(Event.FOUND)
+
     def offers_for(self, device: JID) -> list[OutgoingOffer]:
         """Own offers that a device which has come online may have missed."""
         return [offer for offer in self._outgoing.values() if offer.wants(device)]

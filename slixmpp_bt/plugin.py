@@ -312,6 +312,7 @@ class XEP_BT(BasePlugin):
             running=lambda: self._exchange.running(),
         )
         self._exchange = Exchange(self._context, self._authorize)
+        self._backend.on_candidates_changed(self._exchange.addresses_changed)
 
     def _hold(self, task: asyncio.Task[None]) -> None:
         _closing.add(task)

@@ -359,7 +359,10 @@ class Receiving(Side):
         for route in set(Route) - (answer.routes or set(Route)) - excluded.keys():
             excluded[route] = _NOT_THERE.get(route, "the sender does not use it")
         if Route.SWARM not in excluded and (why := await self._dial_swarm(answer)) is not None:
-            excluded[Route.SWARM] = why
+            if self._download.status().downloaded:  # somebody's address is just changing
+                self._set_why_not(why)
+            else:
+                excluded[Route.SWARM] = why
         self._routes_left_out = excluded
         self._router.start(excluded)
         if answer.report is not None and self._reporter is None:

@@ -19,6 +19,8 @@ from .wire import StreamBroken
 
 log = logging.getLogger(__name__)
 
+#: What a diagnosis says of a route that has not had its turn.
+NOT_NEEDED = "it was not needed so far"
 #: How often routes are looked at, in seconds.
 _TICK = 0.25
 #: The swarm counts as in use while its last byte is no older, in seconds.
@@ -101,7 +103,7 @@ class Router:
             if route is self._running:
                 reasons.pop(route, None)
             elif route not in reasons:
-                reasons[route] = f"it failed: {trouble.why}" if trouble is not None else "it was not needed so far"
+                reasons[route] = f"it failed: {trouble.why}" if trouble is not None else NOT_NEEDED
         return reasons
 
     @property

@@ -154,6 +154,20 @@ class Seeding:
         """Where this side listens for the offer."""
         return addresses.own(await self._context.backend.candidates(self._mode), self._context.config.advertise, ())
 
+    def addresses_changed(self) -> None:
+        """This side listens elsewhere now: tell the receivers."""
+        if self._seed is not None:
+            self._context.tasks.spawn(self._tell_addresses(), "tell addresses")
+
+    async def _tell_addresses(self) -> None:
+        try:
+            own = await self.own()
+        except BTError as error:
+            log.warning("the new addresses are not known: %s", error)
+            return
+        told = (r for r in tuple(self._receivers()) if r.active and r.swarms)
+        await asyncio.gather(*(receiver.send_peers(joined=own) for receiver in told))
+
     def uploaded(self) -> int:
         """Bytes sent by the swarm in all."""
         return self._uploaded_before + (self._seed.status().uploaded if self._seed is not None else 0)

@@ -27,7 +27,7 @@ from slixmpp_bt.errors import BTError, PeerGone
 from slixmpp_bt.exchange import Exchange
 from slixmpp_bt.incoming import IncomingOffer
 from slixmpp_bt.manifest import Manifest, read_piece
-from slixmpp_bt.messages import Candidate, Message, Offer, Reply, Request, StreamHost, Withdraw
+from slixmpp_bt.messages import Candidate, Message, Offer, Reply, Request, Seek, StreamHost, Withdraw
 from slixmpp_bt.outbox import Outbox
 from slixmpp_bt.outgoing import OutgoingOffer
 from slixmpp_bt.policy import Peer
@@ -235,6 +235,7 @@ class FakeWire:
         #: Why streams of a kind do not come about; and those that did.
         self.no_streams: dict[Route, StreamBroken] = {Route.RELAY: StreamBroken("there is no proxy", final=True)}
         self.streams: list[FakeStream] = []
+        self.proxies: tuple[StreamHost, ...] = (StreamHost(JID("proxy.example"), "127.0.0.1", 7777),)
         self.expected: dict[str, FakeExpected] = {}
 
     def of(self, kind: type[T]) -> list[T]:
@@ -289,7 +290,7 @@ class FakeWire:
         return stream
 
     async def relays(self, *, sender: JID) -> tuple[StreamHost, ...]:
-        return ()
+        return self.proxies
 
 
 class Party:
@@ -330,6 +331,8 @@ class Party:
             self.exchange.receive_offer(message, self.know(sender), self.jid)
         elif isinstance(message, Withdraw):
             self.exchange.withdrawn(message, self.know(sender))
+        elif isinstance(message, Seek):
+            self.exchange.sought(message, self.know(sender), self.jid)
 
     def offer(self, to: str, path: Path, *, lasts: float = WEEK, single: bool = False) -> OutgoingOffer:
         expires = datetime.fromtimestamp(self._world.clock() + lasts, UTC)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,20 @@ from slixmpp_bt import exchange as module
 from slixmpp_bt.constants import Mode, Route, State
 from slixmpp_bt.errors import ProtocolError
 from slixmpp_bt.incoming import IncomingOffer
-from slixmpp_bt.messages import Accept, Candidate, Done, End, Meta, Offer, Peers, Report, Request, Withdraw
+from slixmpp_bt.messages import (
+    Accept,
+    Candidate,
+    Done,
+    End,
+    Here,
+    Meta,
+    Offer,
+    Peers,
+    Report,
+    Request,
+    Seek,
+    Withdraw,
+)
 from slixmpp_bt.policy import Peer
 
 from .fakes import Party, World, finish, settled, until
@@ -301,3 +315,45 @@ async def test_logs_hold_no_addresses_above_debug(world: World, caplog: pytest.L
     loud = [record.getMessage() for record in caplog.records if record.levelno > logging.DEBUG]
     assert any("cancelled: enough" in line for line in loud)
     assert not any("127.0.0.1" in line or "4711" in line for line in loud)
+
+
+async def test_addresses_that_change_are_told_to_both_sides(world: World) -> None:
+    alice, bob = world.pair()
+    await world.running(alice, bob)
+    new = tuple(Candidate(ip_address("127.0.0.1"), port) for port in (7001, 7002))
+    alice.backend.own, bob.backend.own = new[:1], new[1:]
+    alice.exchange.addresses_changed()
+    await until(lambda: alice.wire.of(Peers))
+    await until(lambda: set(new[:1]) <= set(bob.backend.downloads[0].dialled.candidates))
+    bob.exchange.addresses_changed()
+    await until(lambda: set(new[1:]) <= set(alice.backend.seeds[0].dialled.candidates))
+    assert bob.wire.of(Accept)[-1].candidates == new[1:]
+
+
+async def test_receiver_that_lost_sight_of_the_sender_seeks_it_and_goes_on_where_it_is(world: World) -> None:
+    alice, bob = world.pair()
+    offer, sending, receiving = await world.running(alice, bob)
+    alice.jid = JID("alice@a.example/a new name")
+    await world.pass_time(30, step=0.5)
+    assert bob.wire.of(Seek)
+    assert alice.wire.of(Here)
+    assert receiving.peer == alice.jid
+    await world.carry(offer, bob)
+    await finish(receiving.wait())
+    await until(lambda: sending.complete)
+
+
+async def test_seek_of_somebody_not_invited_is_not_answered(world: World) -> None:
+    alice, bob = world.pair()
+    offer, _, _ = await world.running(alice, bob)
+    stranger = Peer(jid=JID("carol@c.example/x"), bare=JID("carol@c.example"))
+    for peer, id in ((stranger, offer.id), (alice.know(bob), "unknown")):
+        alice.exchange.sought(Seek(id), peer, alice.jid)
+    await settled()
+    assert alice.wire.of(Here) == []
+    for _ in range(5):
+        alice.exchange.sought(Seek(offer.id), alice.know(bob), alice.jid)
+    await settled()
+    assert len(alice.wire.of(Here)) == 1
+    assert await ask(bob, Here("unknown"), bob.know(alice)) != "Done"
+    assert await ask(bob, Here(offer.id), stranger) != "Done"

@@ -252,3 +252,13 @@ async def test_cancel_in_mid_stream_leaves_nothing(world: World) -> None:
     await finish(receiving.released())
     assert list(bob.inbox.iterdir()) == []
     assert bob.wire.expected == {}
+
+
+async def test_relay_without_a_proxy_on_either_side_is_given_up_at_once(world: World) -> None:
+    alice, bob = plain_pair(world)
+    bob.wire.no_streams.clear()
+    alice.wire.proxies = bob.wire.proxies = ()
+    source, _, receiving = await send(world, alice, bob, 100_000)
+    path = await arrive(world, receiving, seconds=5)
+    assert path.read_bytes() == source.read_bytes()
+    assert receiving.routes == {IN_BAND: 100_000}

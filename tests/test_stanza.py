@@ -33,11 +33,13 @@ from slixmpp_bt.messages import (
     End,
     Fetch,
     Fetching,
+    Here,
     Meta,
     MetaChunk,
     Offer,
     Peers,
     Report,
+    Seek,
     Share,
     StreamHost,
     Withdraw,
@@ -66,6 +68,7 @@ HERE = Candidate(ip_address("2001:db8::7"), 6881)
 THERE = Candidate(ip_address("198.51.100.4"), 51413)
 
 WITHDRAW = Withdraw("offer-1")
+SEEK, HERE_IT_IS = Seek("offer-1"), Here("offer-1")
 ACCEPT = Accept(
     "offer-1",
     "t-1",
@@ -94,7 +97,22 @@ CHUNK = MetaChunk("offer-1", 6_000, b"eee")
 PEERS = Peers("offer-1", "t-1", (HERE,), (THERE,), Share(0, 3))
 REPORT = Report("offer-1", "t-1", 300, 900, ((Route.SWARM, 280), (Route.IN_BAND, 20)))
 END = End("offer-1", "cancel", "media-error", "t-1", "The file was changed.")
-SAMPLES = (OFFER, BARE_OFFER, WITHDRAW, ACCEPT, ACCEPTED, META, CHUNK, FETCH, FETCHING, PEERS, REPORT, END)
+SAMPLES = (
+    OFFER,
+    BARE_OFFER,
+    WITHDRAW,
+    SEEK,
+    HERE_IT_IS,
+    ACCEPT,
+    ACCEPTED,
+    META,
+    CHUNK,
+    FETCH,
+    FETCHING,
+    PEERS,
+    REPORT,
+    END,
+)
 
 BAD, BEYOND, UNKNOWN = "bad-request", "not-acceptable", "feature-not-implemented"
 
@@ -161,6 +179,8 @@ selections = st.frozensets(st.integers(0, 40) | st.integers(0, messages.MAX_INDE
 anything: st.SearchStrategy[Any] = st.one_of(
     offers(),
     st.builds(Withdraw, tokens),
+    st.builds(Seek, tokens),
+    st.builds(Here, tokens),
     st.builds(
         Accept,
         tokens,
@@ -205,7 +225,7 @@ def reread(xml: ET.Element) -> ET.Element:
 
 def in_stanza(message: stanza.AnyMessage) -> Message | Iq:
     """`message` in a stanza, as it would be sent and then read."""
-    if isinstance(message, Offer | Withdraw):
+    if isinstance(message, Offer | Withdraw | Seek):
         filled = Message()
         stanza.fill_message(filled, message)
         return Message(xml=ET.fromstring(str(filled)))
@@ -391,6 +411,8 @@ REFUSED: list[tuple[stanza.AnyMessage, Callable[[ET.Element], object], str]] = [
     (BARE_OFFER, lacking("info", "length"), BAD),
     (BARE_OFFER, having("info", "length", "0"), BAD),
     (WITHDRAW, lacking("withdraw", "id"), BAD),
+    (SEEK, lacking("seek", "id"), BAD),
+    (HERE_IT_IS, having("here", "id", ""), BAD),
     (ACCEPT, lacking("accept", "transfer"), BAD),
     (ACCEPT, having("accept", "inline", "-1"), BAD),
     (ACCEPT, lacking("candidate", "address"), BAD),

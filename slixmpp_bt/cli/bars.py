@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from .. import progress
 from ..constants import Route, State
+from ..router import NOT_NEEDED
 from ..transfer import Transfer
 from .failures import plain
 
@@ -19,8 +20,6 @@ _WIDTH = 24
 #: The routes whose reasons matter while nothing moves, in the order in which they are tried. What is too large to come
 #: inside an answer is told of nothing by that.
 _TRIED = (Route.SWARM, Route.RELAY, Route.IN_BAND)
-#: What a diagnosis says of a route that has not had its turn.
-_NOT_YET = "it was not needed so far"
 
 
 class Bars:
@@ -128,7 +127,7 @@ def reasons(diagnosis: Mapping[Route, str]) -> str:
     found: dict[str, list[Route]] = {}
     for route in _TRIED:
         why = diagnosis.get(route)
-        if why == _NOT_YET:
+        if why == NOT_NEEDED:
             break
         if why:
             found.setdefault(why, []).append(route)
