@@ -17,6 +17,9 @@ from .sealing import Authority
 from .seals import Admitting, utc
 from .state import SavedDetails
 
+#: After so many seconds without a request what is not needed any more is let go of.
+_LINGER = 60.0
+
 
 class Content:
     """The content of one offer.
@@ -32,6 +35,7 @@ class Content:
         self._mode = mode
         self._made: Made | None = None
         self._loading = asyncio.Lock()
+        self._unloading: asyncio.TimerHandle | None = None
 
     @property
     def loaded(self) -> Made | None:
@@ -65,6 +69,7 @@ class Content:
 
         :raises SourceChanged: it is not what it was when it was offered.
         """
+        self._keep()
         async with self._loading:
             if self._made is None:
                 details = await self._details()
@@ -76,9 +81,19 @@ class Content:
             return self._made
 
     def unload(self) -> None:
-        """Nobody asks for it any more: let go of what can be loaded."""
+        """Nobody asks for it any more: let go soon of what can be loaded, unless somebody asks again."""
+        self._keep()
         if self._context.state.path is not None:
-            self._made = None
+            # Not at once: whoever was told that it is loaded may be about to use it.
+            self._unloading = asyncio.get_running_loop().call_later(_LINGER, self._drop)
+
+    def _keep(self) -> None:
+        if self._unloading is not None:
+            self._unloading.cancel()
+            self._unloading = None
+
+    def _drop(self) -> None:
+        self._unloading = self._made = None
 
     def record(self) -> SavedDetails:
         """What :meth:`load` needs."""

@@ -286,11 +286,13 @@ class Exchange:
 
     def sought(self, message: Seek, peer: Peer, local: JID) -> None:
         """A receiver has lost sight of the sender: say that it is here, if it is."""
+        now = self._context.now()
+        # Who seeks is back, and may have to be told how something ended.
+        self._context.outbox.retry(now, peer.jid)
         try:
             self._invited(message, peer, local)
         except ProtocolError:
             return
-        now = self._context.now()
         if now - self._said_here.get((peer.jid.full, message.id), 0.0) < _HERE_PACE:
             return
         if len(self._said_here) >= _MAX_ENDED:
@@ -346,8 +348,8 @@ class Exchange:
         """`peer` has come online."""
         self._context.outbox.retry(self._context.now(), peer)
         for transfer in self._incoming_transfers():
-            if transfer.peer.bare == peer.bare:
-                transfer.feed(Event.RETRY)
+            if transfer.peer.bare == peer.bare and not transfer.feed(Event.RETRY) and not transfer.progress.peers:
+                transfer.feed(Event.FOUND)  # it was away, which the swarm has not noticed as a stall yet
 
     def _schedule(self) -> None:
         if self._sweeper is None and not self._closed and (self._outgoing or self._incoming or self._past):
@@ -412,6 +414,7 @@ class Exchange:
         :raises StateError: it cannot be read.
         """
         state, now = self._context.state, self._context.now()
+        of_this_run: list[OutgoingOffer | IncomingOffer] = [*self._outgoing.values(), *self._incoming.values()]
         offers, receivers = await state.load(SavedOffer), await state.load(SavedReceiver)
         incoming, downloads = await state.load(SavedIncoming), await state.load(SavedDownload)
         checkpoints = {saved.transfer: saved for saved in await state.load(SavedCheckpoint)}
@@ -426,16 +429,16 @@ class Exchange:
                 self._outgoing[own.id] = own
         resumed = {(download.sender, download.offer): download for download in downloads}
         for found in incoming:
-            download = resumed.get((found.sender, found.offer.id))
+            download = resumed.pop((found.sender, found.offer.id), None)
             if download is not None or found.offer.expires.timestamp() + GRACE > now:
                 await self._restore_incoming(found, peer_of(found), download, checkpoints)
             else:
                 state.delete(SavedIncoming, *found.key)
+        for orphan in resumed.values():
+            state.delete(SavedDownload, orphan.transfer)
         self._context.outbox.save_all()
-        for own in self._outgoing.values():
-            own.save_all()
-        for theirs in self._incoming.values():
-            theirs.save_all()
+        for unsaved in of_this_run:
+            unsaved.save_all()
         self._schedule()
 
     async def _restore_incoming(
@@ -456,7 +459,11 @@ class Exchange:
         if download is not None:
             checkpoint = checkpoints.get(download.transfer)
             data, routes = (checkpoint.data, checkpoint.routes) if checkpoint is not None else (None, ())
-            offer.resume(Resume(download, data, routes))
+            resume = Resume(download, data, routes)
+            if resume.ended:
+                self._context.tasks.spawn(offer.clean_up(download), f"clean up {download.transfer}")
+            else:
+                offer.resume(resume)
         elif not offer.answered:
             self._context.tasks.spawn(self._announce(offer), f"announce {offer.id}")
 

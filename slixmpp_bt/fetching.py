@@ -189,7 +189,8 @@ class Fetcher:
         while len(self._buffer) < size:
             data = await stream.receive()
             if not data:
-                raise Strike("the sender closed the stream before everything had come")
+                # Perhaps the sender has paused, or a proxy was stopped.
+                raise StreamBroken("the stream was closed before everything had come")
             self.received += len(data)
             await self._context.download_pace.take(len(data))
             self._buffer += data
@@ -223,10 +224,14 @@ class Fetcher:
             right = await asyncio.to_thread(self._manifest.verify, piece, data)
         if not right:
             raise Strike("a piece is not what was offered")
-        new = piece not in self._download.have()
-        await self._download.write(piece, data)
-        if new:
-            self.stored[route] = self.stored.get(route, 0) + len(data)
+        if piece not in self._download.have():
+            before = self.stored.get(route, 0)
+            self.stored[route] = before + len(data)  # first, as the download counts it before write() returns
+            try:
+                await self._download.write(piece, data)
+            except BaseException:
+                self.stored[route] = before
+                raise
         self._moved()
 
 

@@ -14,14 +14,15 @@ from slixmpp import JID
 
 from .constants import Mode
 from .context import Context
-from .errors import ConfigError, Expired, IntegrityError, LimitExceeded, PathError, TransferError
+from .errors import ConfigError, Expired, IntegrityError, LimitExceeded, PathError, StorageError, TransferError
 from .filenames import safe_name, safe_paths
 from .manifest import Manifest, ManifestLimits
 from .messages import End, Offer, Peers
 from .negotiation import Event, Negotiation, Phase, Role
 from .receiving import Receiving, Resume
 from .sealing import check_authority
-from .state import SavedIncoming
+from .state import SavedDownload, SavedIncoming
+from .storage import Landing
 from .transfer import Transfer
 
 if TYPE_CHECKING:
@@ -268,10 +269,11 @@ class IncomingOffer:
     def resume(self, resume: Resume) -> Transfer:
         """Go on with a download of an earlier run, as soon as there is contact."""
         saved, limits = resume.download, self._context.config.limits
+        ttl = saved.started + limits.transfer_ttl
         negotiation = Negotiation(
             Role.RECEIVER,
-            expires=self.expires.timestamp() + GRACE,
-            ttl=saved.started + limits.transfer_ttl,
+            expires=ttl if resume.was_accepted else self.expires.timestamp() + GRACE,
+            ttl=ttl,
             rng=self._context.rng,
             timing=self._context.timing,
             phase=Phase.PAUSED if saved.paused else Phase.WAITING,
@@ -283,12 +285,23 @@ class IncomingOffer:
         )
         return self.transfer
 
+    async def clean_up(self, saved: SavedDownload) -> None:
+        """Remove what a download of an earlier run, which has ended, has left."""
+        if self.manifest is not None:
+            landing = await asyncio.to_thread(Landing.plan, saved.dest, self.manifest, saved.select, saved.transfer)
+            try:
+                await landing.discard()
+            except StorageError as error:
+                log.warning("%r: part files are left: %s", self, error)
+        self._context.state.delete(SavedDownload, saved.transfer)
+
     def moved(self, sender: JID) -> None:
         """The sender is at another device, or at this one again: accept again there."""
         self.peer = sender
         if self.transfer is not None and not self.transfer.ended:
             self.transfer.peer = sender
             self.transfer.feed(Event.FOUND)
+        self.save()
 
     def save(self) -> None:
         """Keep it as it is now."""

@@ -77,7 +77,10 @@ class Outbox:
 
         :raises StateError: it cannot be read.
         """
+        known = {letter.record.key for letters in self._letters.values() for letter in letters}
         for saved in await self.state.load(SavedLetter):
+            if saved.key in known:
+                continue
             letters = self._letters.setdefault(saved.to.bare, [])
             letters.append(_Letter(saved.end, saved.to, saved.sender, saved.until))
 

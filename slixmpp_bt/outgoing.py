@@ -23,7 +23,7 @@ from .context import Context
 from .errors import BTError, Cancelled, Expired, TransferError
 from .manifest import Made
 from .messages import End, Offer
-from .negotiation import Event
+from .negotiation import Event, Phase
 from .receivers import Receivers
 from .seals import utc
 from .seeding import Seeding
@@ -67,6 +67,7 @@ class OutgoingOffer:
         self._size = 0
         self._state = State.PREPARING
         self._suspended = False
+        self._announcing = False
         self._preparing: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._content = Content(context, self.id, path, mode)
@@ -85,10 +86,14 @@ class OutgoingOffer:
         if saved.state.terminal:
             self.error = ending(saved.state, saved.reason, saved.text)
         self._announcement.restore(saved.stanzas)
-        self.receivers.restore(receivers)
-        if saved.single and self.single is None and not saved.state.terminal:
+        end = self.receivers.restore(receivers)
+        if end is not None and not self._state.terminal:
+            # The last run ended between the two.
+            state = Phase(end.phase).state
+            self._end(state, ending(state, end.reason, end.text))
+        if saved.single and self.single is None and not self._state.terminal:
             self.receivers.add_single()
-        if saved.state is State.PREPARING:
+        if self._state is State.PREPARING:
             self.start()
         return self
 
@@ -196,11 +201,18 @@ class OutgoingOffer:
 
     async def send(self) -> None:
         """Send the offer, as soon as there is a session."""
+        if self._announcing:
+            return
+        self._announcing = True
         try:
             await self._announcement.make(self._message(await self._content.load()))
         except BTError as error:
             self.fail(error)
+        finally:
+            self._announcing = False
         self.save()
+        if not self.receivers.served():
+            self._content.unload()
 
     def _message(self, made: Made) -> Offer:
         manifest = made.manifest
@@ -219,7 +231,9 @@ class OutgoingOffer:
 
     def announce_again(self) -> None:
         """It was hashed, but nobody was told before the last run ended."""
-        if self._state is State.OFFERED and not self._announcement.made and not any(t.id for t in self.transfers):
+        if self._state is not State.OFFERED or self._announcement.made or any(t.id for t in self.transfers):
+            return
+        if self.single is None or not self.single.feed(Event.START):
             self._context.tasks.spawn(self.send(), f"announce {self.id}")
 
     def wants(self, device: JID) -> bool:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 #: How many receivers an offer may have at once, for the devices of one account see policy.MAX_DEVICES; and how many
 #: that have ended are remembered.
 MAX_RECEIVERS = 1_000
+#: Before anybody has accepted, a transfer has no id: it is kept under a name of this side's.
+_UNACCEPTED = frozenset({Phase.PREPARING, Phase.PREPARING_HELD, Phase.OFFERED, Phase.OFFERED_HELD})
 
 
 def gone(error: BTError | None, otherwise: str = "the offer has ended") -> ProtocolError:
@@ -51,8 +53,9 @@ class Receivers:
         """Begin the one transfer of an offer that is for one receiver."""
         self.single = self._add(None, self._to, Phase.PREPARING).transfer
 
-    def restore(self, saved: Iterable[SavedReceiver]) -> None:
-        """Take up what was saved."""
+    def restore(self, saved: Iterable[SavedReceiver]) -> SavedReceiver | None:
+        """Take up what was saved. Returns how the one transfer of an offer for one receiver ended, if it did."""
+        end: SavedReceiver | None = None
         for record in saved:
             try:
                 phase = Phase(record.phase)
@@ -60,15 +63,18 @@ class Receivers:
                 continue
             if phase.state.terminal:
                 self._over.add(record.transfer)
-                continue
-            going = (Phase.CONNECTING, Phase.RUNNING)
-            known = not record.transfer.startswith("?")
-            sending = self._add(
-                record.transfer if known else None, record.peer, Phase.WAITING if phase in going else phase
-            )
-            sending.restore(record)
-            if self.single is None and self._offer.is_single:
-                self.single = sending.transfer
+                end = record if self._offer.is_single else None
+            elif phase not in _UNACCEPTED:
+                going = Phase.WAITING if phase in (Phase.CONNECTING, Phase.RUNNING) else phase
+                self._restore(self._add(record.transfer, record.peer, going, accepted=True), record)
+            elif self._offer.is_single:
+                self._restore(self._add(None, record.peer, phase, key=record.transfer), record)
+        return end
+
+    def _restore(self, sending: Sending, record: SavedReceiver) -> None:
+        sending.restore(record)
+        if self._offer.is_single:
+            self.single = sending.transfer
 
     @property
     def transfers(self) -> tuple[Transfer, ...]:
@@ -85,23 +91,28 @@ class Receivers:
 
     def find(self, transfer: str | None) -> Sending | None:
         """The one with this transfer id."""
-        return self._by_id.get(transfer or "")
+        found = self._by_id.get(transfer or "")
+        return found if found is not None and found.transfer.id == transfer else None
 
     def of(self, transfer: str, peer: JID) -> Sending:
         """Whose transfer it is.
 
         :raises ProtocolError: ``item-not-found``: there is none, or it is not the peer's.
         """
-        receiver = self._by_id.get(transfer)
+        receiver = self.find(transfer)
         if receiver is None or receiver.transfer.peer != peer:
             raise ProtocolError("no such transfer", "item-not-found")
         return receiver
 
     def invites(self, peer: JID, transfer: str | None) -> bool:
         """Whether `peer` may fetch it (protocol section 2). Who knows an id that was admitted may come back from
-        another device of the same account: its name changes when it connects again."""
-        known = self.find(transfer)
-        if known is not None and known.transfer.id is not None and self._is_same(known.transfer.peer, peer):
+        another device of the same account: its name changes when it connects again. So may who seeks this side: it is
+        told no more than that somebody is here.
+
+        :param transfer: None for who only seeks.
+        """
+        known = [self.find(transfer)] if transfer is not None else self.all()
+        if any(r is not None and r.transfer.id and self._is_same(r.transfer.peer, peer) for r in known):
             return True
         admitted = {t.peer for t in self.transfers if t.id and not t.ended}
         return policy.invited(self._to, self._mtype, peer, admitted=admitted)
@@ -111,7 +122,7 @@ class Receivers:
 
         :raises ProtocolError: ``gone``: the offer or the transfer has ended; there are too many.
         """
-        receiver = self._by_id.get(message.transfer)
+        receiver = self.find(message.transfer)
         if receiver is None:
             self._offer.look_at_the_clock()
             if self.single is not None and self.single.id is not None:
@@ -125,7 +136,9 @@ class Receivers:
         if receiver.transfer.ended:
             raise gone(receiver.transfer.error, "the transfer has ended")
         receiver.choose(message.select)
-        receiver.transfer.peer = peer
+        moved, receiver.transfer.peer = receiver.transfer.peer != peer, peer
+        if moved:
+            receiver.save()
         return receiver
 
     def end(self, message: End, peer: JID) -> None:
@@ -154,7 +167,8 @@ class Receivers:
     def _take_single(self, transfer: str, peer: JID) -> Sending:
         assert self.single is not None
         receiver = next(iter(self._by_id.values()))
-        receiver.forget()  # what was saved of it under no id
+        receiver.forget()  # what was saved of it under a name of this side's
+        receiver.key = transfer
         self.single.id, self.single.peer = transfer, peer
         self._by_id = {transfer: receiver}
         return receiver
@@ -173,12 +187,16 @@ class Receivers:
             sending = self._add(None, peer, Phase.OFFERED)
             sending.transfer.feed(*heard(message.kind, message.reason, message.text))
 
-    def _add(self, id: str | None, peer: JID, phase: Phase) -> Sending:
-        now, limits = self._context.now(), self._context.config.limits
+    def _add(
+        self, id: str | None, peer: JID, phase: Phase, *, key: str | None = None, accepted: bool = False
+    ) -> Sending:
+        expires = self._offer.expires.timestamp()
+        # Nobody can have accepted after the offer's end, however often this side was started since.
+        ttl = min(self._context.now(), expires) + self._context.config.limits.transfer_ttl
         negotiation = Negotiation(
             Role.SENDER,
-            expires=self._offer.expires.timestamp(),
-            ttl=now + limits.transfer_ttl,
+            expires=ttl if accepted else expires,
+            ttl=ttl,
             rng=self._context.rng,
             timing=self._context.timing,
             phase=phase,
@@ -186,7 +204,7 @@ class Receivers:
         ended = [key for key, other in self._by_id.items() if other.transfer.ended]
         for key in ended[: -MAX_RECEIVERS + 1]:
             self._by_id.pop(key).forget()
-        key = id or f"?{secrets.token_urlsafe(12)}"
+        key = id or key or f"~{secrets.token_urlsafe(12)}"
         receiver = self._by_id[key] = Sending(self._context, self._offer, key)
         Transfer(self._context, negotiation, receiver, offer=self._offer, peer=peer, id=id, incoming=False)
         return receiver

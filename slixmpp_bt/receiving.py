@@ -68,10 +68,14 @@ class Resume:
         return self.download.select
 
     @property
-    def published(self) -> Path | None:
-        """Where it was published, if all that was missing was to say so."""
-        path = self.download.published
-        return path if path is not None and path.exists() else None
+    def was_accepted(self) -> bool:
+        """Whether the sender is sure to have answered: some bytes have come."""
+        return any(count for _, count in self.routes)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all that was missing was to remove the part files."""
+        return self.download.phase in {phase.value for phase in Phase if phase.state.terminal}
 
 
 class Receiving(Side):
@@ -91,7 +95,7 @@ class Receiving(Side):
         self._disk: StorageError | None = None
         self._disk_watcher: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._wanted: frozenset[int] | None = None
+        self._wanted = self._chosen_before()
         self._opener: Opener | None = None
         self._renewal: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[Exception | None] | None = None
@@ -104,11 +108,17 @@ class Receiving(Side):
         self._routes_left_out: dict[Route, str] = {}
         self._known: set[Candidate] = set()
         self._reporter: asyncio.Task[None] | None = None
-        self._published: Path | None = resume.published if resume is not None else None
+        self._published = resume.download.published if resume is not None else None
         self._earlier: dict[Route, int] = dict(resume.routes) if resume is not None else {}
         self._inline = 0
-        self._last = Progress(total=offer.size)
+        self._last = Progress(sum(self._earlier.values()), offer.size, routes=self._earlier)
         self._why_not = "the sender has not answered yet"
+
+    def _chosen_before(self) -> frozenset[int] | None:
+        """The wanted files as far as they can be told already, so that a restart does not forget the choice."""
+        if self._resume is not None:
+            return self._resume.select
+        return self._offer.chosen(self._select) if self._offer.manifest is not None else None
 
     # Side
 
@@ -181,11 +191,22 @@ class Receiving(Side):
                 await self._save_checkpoint(self._download)
             download, self._download = self._download, None
             await download.aclose()
-        if self._landing is not None and not self._suspended:
-            await self._landing.discard()
+        if not self._suspended:
+            await self.clean_up()
         if self._seed is not None:
             seed, self._seed = self._seed, None
             self._context.tasks.spawn(self._go_on_seeding(seed), f"seed {self.transfer.id}")
+
+    async def clean_up(self) -> None:
+        """It is over: remove the part files, of an earlier run too, and what is kept of it."""
+        assert self.transfer.id is not None
+        if self._landing is None and self._resume is not None and self._offer.manifest is not None:
+            self._landing = await asyncio.to_thread(
+                Landing.plan, self._dest, self._offer.manifest, self._wanted, self.transfer.id
+            )
+        if self._landing is not None:
+            await self._landing.discard()
+        self._context.state.delete(SavedDownload, self.transfer.id)
 
     def path(self) -> Path | None:
         """The published path."""
@@ -239,6 +260,12 @@ class Receiving(Side):
             self._set_why_not(str(why))
             self.transfer.feed(Event.NOT_HERE)
             await self._asking.seek()
+        except StorageError as error:
+            if self._resume is None or not error.full:
+                raise
+            self._opening = None
+            self._set_why_not(f"it waits for room on the disk: {error}")
+            self.transfer.feed(Event.NOT_HERE)
         except Over as why:
             self.transfer.feed(*heard("cancel", why.reason, str(why)))
         else:
@@ -289,7 +316,8 @@ class Receiving(Side):
         manifest = self._offer.manifest
         assert manifest is not None
         try:
-            self._wanted = self._resume.select if self._resume is not None else self._offer.chosen(self._select)
+            if self._resume is None:
+                self._wanted = self._offer.chosen(self._select)
         except ValueError as error:  # a list of files that came late, of which a function chose nothing
             raise Cancelled(str(error)) from None
         self._last = Progress(total=self._total())
@@ -509,6 +537,7 @@ class Receiving(Side):
         if not self._sure:
             await self._verify_all(download, landing)
         self._published = await landing.publish()
+        self._suspended = False  # even if the plugin ends just now, there is nothing left to go on with
         self.save()
         if download is not None and seeding:
             self._seed = await self._seed_on(download, landing)
@@ -554,24 +583,20 @@ class Receiving(Side):
     # what outlasts the process
 
     def changed(self) -> None:
-        """Keep it as it is now; once it has ended, forget it."""
-        assert self.transfer.id is not None
-        if self.transfer.ended and not self._suspended:
-            self._context.state.delete(SavedDownload, self.transfer.id)
-            self._offer.save()
-        else:
+        """Keep it as it is now; once it has ended, until the part files are gone."""
+        if not self._suspended:
             self.save()
+            if self.transfer.ended:
+                self._offer.save()
 
     def save(self) -> None:
         """Keep it as it is now."""
-        if self._suspended:
-            return
         assert self.transfer.id is not None
         manifest = self._offer.manifest
         phase = self.transfer.phase
         self._context.state.save(
             SavedDownload(
-                self.transfer.id, self._offer.key, self._offer.id, self._dest, phase, self._started,
+                self.transfer.id, self._offer.key, self._offer.id, self._dest, phase.value, self._started,
                 select=self._wanted, paused=phase is Phase.PAUSED, info=manifest.info if manifest is not None else None,
                 published=self._published,
             )
@@ -579,5 +604,6 @@ class Receiving(Side):
 
     def suspend(self) -> None:
         """The plugin ends: part files stay, and what is kept stays as it is."""
-        self.save()
-        self._suspended = True
+        if not (self._suspended or self.transfer.ended):
+            self.save()
+            self._suspended = True

@@ -13,7 +13,6 @@ from .constants import Route
 from .context import Context
 from .errors import BackendClosed, BTError, NoRoute, ProtocolError
 from .fetching import Fetcher, Strike
-from .progress import Meter
 from .routing import STREAMS, Situation
 from .wire import StreamBroken
 
@@ -69,8 +68,7 @@ class Router:
         self._running: Route | None = None
         self._stream: asyncio.Task[None] | None = None
         self._runner: asyncio.Task[None] | None = None
-        self._meter = Meter()
-        self._began = 0.0
+        self._began, self._had = 0.0, 0
         self._brought = 0
         self._moved = False
         self._last = 0.0
@@ -116,7 +114,7 @@ class Router:
                 self._look()
                 now = self._situation()
                 if routing.hopeless(now, self._context.patience):
-                    reasons = self.diagnosis()
+                    reasons = self.diagnosis() | dict(now.excluded)
                     words = "; ".join(f"{route}: {why}" for route, why in reasons.items() if route is not Route.INLINE)
                     self._fail(NoRoute(f"no way to the sender is left ({words})", reasons))
                     return
@@ -144,7 +142,6 @@ class Router:
         if brought > self._brought:
             self._moved, self._last = True, now
         self._brought = brought
-        self._meter.add(now, self.fetcher.received)
 
     def _situation(self) -> Situation:
         now = asyncio.get_running_loop().time()
@@ -163,16 +160,16 @@ class Router:
         return reasons
 
     def _too_slow(self, left: int) -> str | None:
-        now = asyncio.get_running_loop().time()
-        if self._running is not Route.IN_BAND or now - self._began < _MEASURED:
+        lasted = asyncio.get_running_loop().time() - self._began
+        if self._running is not Route.IN_BAND or lasted < _MEASURED:
             return None
-        return routing.too_slow(left, self._meter.rate, self._time_left())
+        return routing.too_slow(left, (self.fetcher.received - self._had) / lasted, self._time_left())
 
     def _begin_stream(self, route: Route | None) -> None:
         self._running = route
         if route is not None:
             log.info("fetching by %s", route)
-            self._meter, self._began = Meter(), asyncio.get_running_loop().time()
+            self._began, self._had = asyncio.get_running_loop().time(), self.fetcher.received
             self._stream = self._context.tasks.spawn(self._fetch(route), f"fetch by {route}")
 
     async def _end_stream(self) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .constants import Route, State
 from .context import Context
 from .errors import BTError, ProtocolError
-from .messages import Candidate, End, Peers, Report
+from .messages import Candidate, End, Here, Peers, Report
 from .negotiation import Action
 from .progress import Progress
 from .seals import Admitting, Sealer, utc
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 class Sending(Side):
     """Serves one receiver of `offer`.
 
+    :ivar key: the transfer's id, or what it is kept under while it has none.
     :ivar candidates: where the receiver listens.
     :ivar introduced: the other receivers' candidates that this one was told.
     :ivar held: whether this side has paused it.
@@ -35,6 +36,7 @@ class Sending(Side):
     """
 
     def __init__(self, context: Context, offer: OutgoingOffer, key: str) -> None:
+        self.key = key
         self.candidates: tuple[Candidate, ...] = ()
         self.introduced: frozenset[Candidate] = frozenset()
         self.held = False
@@ -43,8 +45,8 @@ class Sending(Side):
         self._serving: Serving | None = None
         self._context = context
         self._offer = offer
-        self._key = key
         self._suspended = False
+        self._away = False
         self._earlier: dict[Route, int] = {}
         self._certified: tuple[bytes, bytes] | None = None
         self._sent_before: int | None = None
@@ -65,6 +67,7 @@ class Sending(Side):
     def choose(self, select: frozenset[int] | None) -> None:
         """The receiver wants these files; None for all."""
         self._select = select
+        self._away = False
 
     @property
     def serving(self) -> Serving:
@@ -93,11 +96,20 @@ class Sending(Side):
         """Do what the table asks for."""
         if action is Action.OFFER:
             await self._offer.send()
+        elif action is Action.SERVE and self._away:
+            await self._say_here()
         elif action is Action.SERVE:
             await self._offer.seeding.serve(self)
         elif action is Action.HOLD:
             await self.serving.stop()
             await self._offer.seeding.hold(self)
+
+    async def _say_here(self) -> None:
+        """What the receiver knows of this side is of an earlier run: let it accept again."""
+        try:
+            await self._context.wire.request(Here(self._offer.id), self.transfer.peer, sender=self._offer.local)
+        except BTError as error:
+            log.debug("%s was not told that the offer is here: %s", self.transfer.peer, error)
 
     def measure(self) -> Progress:
         """While preparing, the bytes hashed; then what the receiver reported, or what was sent while it is alone."""
@@ -210,7 +222,7 @@ class Sending(Side):
         request, certificate = self._certified or (None, None)
         self._context.state.save(
             SavedReceiver(
-                self._offer.id, self._key, self.transfer.peer, self.transfer.phase, select=self._select,
+                self._offer.id, self.key, self.transfer.peer, self.transfer.phase.value, select=self._select,
                 request=request, certificate=certificate, stays_until=self.stays_until, held=self.held,
                 sent=tuple(self.measure().routes.items()) if self._offer.prepared else (), reason=reason, text=text,
             )
@@ -219,11 +231,11 @@ class Sending(Side):
     def restore(self, saved: SavedReceiver) -> None:
         """Take up what was saved."""
         self._select, self.stays_until, self.held = saved.select, saved.stays_until, saved.held
-        self._earlier = dict(saved.sent)
+        self._earlier, self._away = dict(saved.sent), True
 
     def forget(self) -> None:
         """It need not be known any more."""
-        self._context.state.delete(SavedReceiver, self._offer.id, self._key)
+        self._context.state.delete(SavedReceiver, self._offer.id, self.key)
 
     def suspend(self) -> None:
         """The plugin ends: say nothing to the receiver, and change nothing of what is kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,11 @@ from .servers import Ejabberd, Loopback, Process, Prosody, RealServer, Server, s
 _LIBRARY = str(Path(slixmpp_bt.__file__).parent)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Whatever keeps its state where a user's is kept by default, in this process or another, keeps it here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-        yield
+@pytest.fixture(autouse=True)
+def _state_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What keeps its state where a user's is kept by default, in this process or another, keeps it where no other test
+    looks."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / f"state-{secrets.token_hex(8)}"))
 
 
 @pytest.fixture(scope="session")

@@ -165,7 +165,7 @@ BOTS = {
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("name", BOTS)
-async def test_bot_as_program_that_is_stopped_withdraws_and_cleans_up(
+async def test_bot_as_program_that_is_stopped_goes_on_when_it_is_started_again(
     name: str, how: signal.Signals, server: LoopbackServer, tmp_path: Path
 ) -> None:
     file = make_file(tmp_path / "a.bin", 10_000_000)
@@ -181,11 +181,15 @@ async def test_bot_as_program_that_is_stopped_withdraws_and_cleans_up(
             await moving(transfer)
             bot.send_signal(how)
             code, _, error = await finish(bot)
-        await alice.told("bt_transfer_end")
-        assert (transfer.state, str(transfer.error)) == (State.CANCELLED, "this side was shut down")
+        assert not transfer.ended
+        alice.bt.configure(upload_limit=None)
+        async with running(*line, home=tmp_path / "bot") as bot:
+            await asyncio.wait_for(transfer.wait(), PATIENCE)
+            bot.send_signal(how)
+            await finish(bot)
     assert code == 0
     assert "Traceback" not in error
-    assert list((tmp_path / "bot" / "inbox").iterdir()) == []
+    assert digest(tmp_path / "bot" / "inbox" / "a.bin") == digest(file)
 
 
 async def test_echo_file_bot_as_program_that_is_stopped_before_the_login_ends(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from ...messages import Candidate
 from ...threads import in_thread, settle
 from ..base import RateLimits, Swarm
 from .listening import Address, Listening
-from .settings import RECONNECT, one_class_for_all, rate_settings, session_settings
+from .settings import RECONNECT, UTP_PATIENCE, one_class_for_all, rate_settings, session_settings
 from .torrent import Torrent
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class Session:
         self._by_hash: dict[bytes, Torrent] = {}
         self._by_handle: dict[int, Torrent] = {}
         self._watcher: asyncio.Task[None] | None = None
+        self._utp_until = 0.0  # when nobody is being dialled by uTP any more
         self._bell, self._rope = socket.socketpair()
         self._bell.setblocking(False)
         self._rope.setblocking(False)
@@ -129,6 +130,8 @@ class Session:
 
         :param utp: dial by uTP, and by TCP where that fails; else by TCP only.
         """
+        if utp:
+            self._utp_until = self._loop.time() + UTP_PATIENCE + 0.2
         self.engine.apply_settings({"min_reconnect_time": 0, "enable_outgoing_utp": utp})
         try:
             action()
@@ -166,10 +169,10 @@ class Session:
         self._loop.remove_reader(self._bell)
         session.set_alert_fd(-1)
         self._close_sockets()
-        # The last reference: the engine's threads end there, which takes seconds while it is still dialling somebody.
-        last = [session]
+        # The engine's end waits for a connection that is being made by uTP, and keeps the interpreter's lock meanwhile.
+        await asyncio.sleep(max(0.0, self._utp_until - self._loop.time()))
+        # The last reference: the engine's threads end here. With nothing left in it that takes a millisecond.
         del session
-        await in_thread(last.clear)
 
     def _close_sockets(self) -> None:
         self._bell.close()

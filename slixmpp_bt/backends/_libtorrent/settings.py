@@ -37,6 +37,9 @@ ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
 #: Seconds, times one more than the failures so far (at most 31), before the engine dials a candidate again.
 RECONNECT: Final = 1
 
+#: Seconds that dialling by uTP may take.
+UTP_PATIENCE: Final = 2.0
+
 _FIXED: Final[lt.settings_pack] = {
     "alert_mask": ALERTS,
     # A disk that fails posts two alerts for each 16 KiB block not written; none of the others may get lost then.
@@ -73,6 +76,7 @@ _FIXED: Final[lt.settings_pack] = {
     # uTP is ten times slower, yet libtorrent would dial by it first: see Session.dial_now. Nor is TCP slowed down for
     # its sake.
     "enable_outgoing_utp": False,
+    "utp_connect_timeout": int(UTP_PATIENCE * 1_000),
     "mixed_mode_algorithm": lt.bandwidth_mixed_algo_t.prefer_tcp,
     "send_buffer_watermark": 4 * MIB,
     # libtorrent 2.0 maps files into memory, where a full disk or a file cut short kills the process (SIGBUS).

@@ -1,0 +1,35 @@
+"""One side of a transfer as a process of its own, for every way that is measured.
+
+Each module here holds a class ``Side``; ``python -m benchmarks.ends MODULE CONFIG`` runs it (see
+:mod:`benchmarks.ends.__main__`), and :class:`benchmarks.process.Remote` talks to it. What a side does before it is
+ready is not measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from abc import ABC
+from pathlib import Path
+from typing import Any
+
+
+class End(ABC):
+    """A side. Its other public coroutines are what it can be told to do; their arguments and results are JSON."""
+
+    async def open(self) -> dict[str, Any]:
+        """Get ready; what the other side has to know."""
+        return {}
+
+    async def aclose(self) -> None:
+        """Let go of everything."""
+
+
+async def flush(path: Path) -> None:
+    """Return when the content of `path` is on the disk, as slixmpp_bt does before it says that a file is there."""
+    await asyncio.to_thread(_flush, path)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,137 @@
+"""One client that can be killed at any moment: ``python -m tests.crashes.worker``.
+
+It connects, and again whenever the connection is lost, takes up what its last life left, and says what happens as one
+JSON object a line. With ``--path`` its first life sends a file. It lives until its standard input ends; until then it
+takes commands from there, one a line: ``pause``, ``resume``, ``cancel``, ``counts``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import slixmpp
+
+from slixmpp_bt import OutgoingOffer, Transfer
+from slixmpp_bt.receiving import Receiving
+
+from ..servers import PASSWORD
+from ..world import Member
+
+
+class Life:
+    """What the process does between its start and its end."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._xmpp = slixmpp.ClientXMPP(options.jid, PASSWORD)
+        self._xmpp.ca_certs, self._xmpp.enable_direct_tls = options.ca_certs, False
+        self._me = Member(self._xmpp, options.home)
+        self._closing = False
+        self._online = asyncio.Event()
+        self._begun = time.monotonic()
+        settings = {"auto_accept": options.path is None, "state_dir": options.home / "state", **options.config}
+        self._bt = self._me.register(**settings)
+        if options.sm:
+            self._xmpp.register_plugin("xep_0198")
+        for event in ("session_start", "session_resumed"):
+            self._xmpp.add_event_handler(event, self._appear)
+        self._xmpp.add_event_handler("disconnected", self._again)
+        self._xmpp.add_event_handler("bt_progress", lambda transfer: self._tell("progress", transfer))
+        self._xmpp.add_event_handler("bt_transfer_end", self._ended)
+
+    async def run(self) -> None:
+        """Live until standard input ends."""
+        loop = asyncio.get_running_loop()
+        commands = asyncio.StreamReader()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
+        self._connect()
+        await self._online.wait()
+        await self._bt._ready.wait()
+        self._say("ready", offers=len(self._bt.offers), seconds=time.monotonic() - self._begun, **_figures())
+        sent = self._options.home / "sent"
+        if self._options.path is not None and not sent.exists():
+            sent.touch()
+            await self._bt.send_file(self._options.to, self._options.path)
+        while command := (await commands.readline()).decode().strip():
+            await self._do(command)
+        self._closing = True
+        await self._bt.aclose()
+        await self._xmpp.disconnect()
+
+    def _connect(self) -> None:
+        self._xmpp.connect(self._options.host, self._options.port)
+
+    def _again(self, _: object) -> None:
+        if not self._closing:
+            self._say("disconnected")
+            asyncio.get_running_loop().call_later(0.1, self._connect)
+
+    async def _appear(self, _: object) -> None:
+        self._say("session")
+        if not self._options.hidden:
+            await self._xmpp.get_roster()
+            self._xmpp.send_presence()
+        self._online.set()
+
+    async def _do(self, command: str) -> None:
+        if command == "counts":
+            self._say("counts", offers=len(self._bt.offers), **_figures())
+        for transfer in self._bt.transfers:
+            if command in ("pause", "resume", "cancel"):
+                await getattr(transfer, command)()
+                self._tell(command, transfer)
+
+    async def _ended(self, transfer: Transfer) -> None:
+        if self._closing:
+            return
+        self._tell("end", transfer, path=str(transfer.path), error=str(transfer.error) if transfer.error else None)
+        await transfer.released()
+        self._say("released")
+
+    def _tell(self, event: str, transfer: Transfer, **more: Any) -> None:
+        progress = transfer.progress
+        counts = {"had": progress.transferred, "total": progress.total, "swarm": _by_swarm(transfer)}
+        self._say(event, state=transfer.state, **counts, **more)
+
+    def _say(self, event: str, **more: Any) -> None:
+        print(json.dumps({"event": event, "at": time.time(), **more}), flush=True)
+
+
+def _by_swarm(transfer: Transfer) -> int:
+    """Bytes that went over the swarm in this life, those that were thrown away included."""
+    if isinstance(transfer.offer, OutgoingOffer):
+        return transfer.offer.seeding.uploaded()
+    side = transfer._side
+    assert isinstance(side, Receiving)
+    return side._download.status().downloaded if side._download is not None else 0
+
+
+def _figures() -> dict[str, float]:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return {"rss_mib": usage.ru_maxrss / 1024, "cpu": usage.ru_utime + usage.ru_stime}
+
+
+async def main(options: argparse.Namespace) -> None:
+    await Life(options).run()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--jid", required=True)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--ca-certs", type=Path, required=True)
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--to")
+    parser.add_argument("--path", type=Path)
+    parser.add_argument("--config", type=json.loads, default={}, help="more of the plugin's configuration, in JSON")
+    parser.add_argument("--sm", action="store_true", help="stream management (XEP-0198)")
+    parser.add_argument("--hidden", action="store_true", help="send no presence")
+    asyncio.run(main(parser.parse_args()))

@@ -1,0 +1,66 @@
+"""What somebody sees who records every byte that passes: of a sealed offer no part of the content, whatever the route.
+
+The streams to the server are without TLS here, so that the servers are among those who record."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from slixmpp_bt.constants import Mode, Route
+from slixmpp_bt.testing import LoopbackServer
+
+from ..world import Member, digest, done, make_file, visible
+from .taps import Taps, traces
+
+KIB = 1024
+SIZES = {Route.INLINE: 3 * KIB, Route.SWARM: 400 * KIB, Route.RELAY: 400 * KIB, Route.IN_BAND: 100 * KIB}
+
+
+@pytest.mark.parametrize("route", list(Route))
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_capture_of_everything_shows_content_only_of_private_offers(
+    tmp_path: Path, mode: Mode, route: Route
+) -> None:
+    source = make_file(tmp_path / "out" / "file.bin", SIZES[route])
+    taps = Taps()
+    async with LoopbackServer(users={"alice": "x", "bob": "x"}, tls=False, proxy=True) as server:
+        server.subscribe("alice", "bob")
+        server.port = await taps.before(server)
+        try:
+            alice, bob = [
+                Member(server.client(f"{name}/device"), tmp_path / name) for name in ("alice", "bob")
+            ]
+            for one in (alice, bob):
+                one.register(mode=mode, routes=[str(route)], backend=taps.engine, auto_accept=True)
+                await server.connect(one.xmpp)
+                await one.xmpp.get_roster()
+                one.xmpp.send_presence()
+            await visible(alice, bob)
+            sending = await alice.bt.send_file(bob.jid, source)
+            await done(sending, await bob.expect("bt_transfer_start"))
+            assert digest(bob.inbox / source.name) == digest(source)
+            assert bob.told("bt_transfer_end")[0].routes == {route: SIZES[route]}
+            for one in (alice, bob):
+                await one.bt.aclose()
+        finally:
+            await taps.close()
+    content = source.read_bytes()
+    assert any(b"file.bin" in heard for heard in taps.heard)  # the names are not hidden, and the tap is no deaf one
+    assert sum(map(len, taps.heard)) > len(content)
+    found = traces(content, taps.heard)
+    if mode is Mode.SEALED:
+        assert found == 0
+    else:
+        assert found == traces(content, [content])
+
+
+def test_traces_finds_what_is_hidden_in_base64_at_any_alignment() -> None:
+    content = bytes(range(256)) * 8
+    whole = traces(content, [content])
+    assert whole > 1
+    for before in range(3):
+        assert traces(content, [base64.b64encode(bytes(before) + content)]) == whole
+    assert traces(content, [bytes(10_000)]) == 0
