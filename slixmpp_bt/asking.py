@@ -15,8 +15,19 @@ from .outbox import NOT_NOW
 log = logging.getLogger(__name__)
 
 
+#: Who answers so is there, and knows the offer.
+_THERE = frozenset({"internal-server-error", "resource-constraint"})
+
+
 class NotNow(Exception):
-    """The sender cannot be asked now; the text says why."""
+    """The sender cannot be asked now; the text says why.
+
+    :ivar lost: whether it is perhaps somewhere else now.
+    """
+
+    def __init__(self, text: str, *, lost: bool = True) -> None:
+        super().__init__(text)
+        self.lost = lost
 
 
 class Over(Exception):
@@ -83,5 +94,6 @@ class Asking:
             if error.condition == "gone":
                 raise Over(error.reason or "cancel", str(error)) from error
             if error.condition in NOT_NOW:
-                raise NotNow(f"the sender cannot serve it now: {error}") from error
+                lost = error.condition not in _THERE
+                raise NotNow(f"the sender cannot serve it now: {error}", lost=lost) from error
             raise

@@ -296,11 +296,13 @@ class IncomingOffer:
         self._context.state.delete(SavedDownload, saved.transfer)
 
     def moved(self, sender: JID) -> None:
-        """The sender is at another device, or at this one again: accept again there."""
-        self.peer = sender
-        if self.transfer is not None and not self.transfer.ended:
-            self.transfer.peer = sender
-            self.transfer.feed(Event.FOUND)
+        """The sender is at another device now: accept again there."""
+        # Where it was all the time it is asked again by itself.
+        if sender != self.peer:
+            self.peer = sender
+            if self.transfer is not None and not self.transfer.ended:
+                self.transfer.peer = sender
+                self.transfer.feed(Event.FOUND)
         self.save()
 
     def save(self) -> None:

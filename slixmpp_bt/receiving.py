@@ -259,7 +259,8 @@ class Receiving(Side):
         except NotNow as why:
             self._set_why_not(str(why))
             self.transfer.feed(Event.NOT_HERE)
-            await self._asking.seek()
+            if why.lost:
+                await self._asking.seek()
         except StorageError as error:
             if self._resume is None or not error.full:
                 raise

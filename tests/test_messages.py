@@ -13,7 +13,7 @@ import pytest
 
 from slixmpp_bt import messages
 from slixmpp_bt.constants import Mode
-from slixmpp_bt.messages import Candidate, Done, End, Offer, Share, Withdraw
+from slixmpp_bt.messages import Candidate, Done, End, Offer, Share, StreamHost, Withdraw
 
 KINDS = [value for value in vars(messages).values() if inspect.isclass(value) and dataclasses.is_dataclass(value)]
 
@@ -27,7 +27,7 @@ def test_every_message_is_frozen_and_slotted() -> None:
 
 def test_every_message_is_a_message_a_request_or_a_reply() -> None:
     named = [typing.get_args(union) for union in (messages.Message, messages.Request, messages.Reply)]
-    parts = {Candidate, Share}
+    parts = {Candidate, Share, StreamHost}
     assert {kind for union in named for kind in union} == set(KINDS) - parts
     assert sum(map(len, named)) == len(set(KINDS) - parts)
 
