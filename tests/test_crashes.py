@@ -70,7 +70,6 @@ async def test_killed_side_goes_on_by_itself(
             end, there = await receiver.ended(), await sender.ended()
             await receiver.heard(lambda line: line["event"] == "released")
             twice = other.moved_by_swarm - mib * MIB
-    print([l for l in other.told if 'swarm' in l])
     report |= {"twice": twice, "share": twice / (mib * MIB)}
     assert (end["state"], there["state"]) == ("complete", "complete")
     assert [path.name for path in receiver.inbox.iterdir()] == [source.name]

@@ -223,13 +223,18 @@ async def test_stranger_is_answered_as_about_an_unknown_offer(server: Server, tm
     await scene.own.withdraw()
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="Exchange says 'no such transfer' of an End for an unknown offer, and else 'no such offer'")
+@pytest.mark.xfail(
+    raises=AssertionError,
+    reason="Exchange says 'no such transfer' of an End for an unknown offer, and else 'no such offer'",
+)
 async def test_stranger_who_ends_something_is_answered_as_about_an_unknown_offer(
     loopback: Loopback, tmp_path: Path
 ) -> None:
     scene = await set_up(loopback, tmp_path)
     try:
-        await refused_alike(scene, await raw(loopback, f"{await loopback.add_user('mallory')}/phone"), words_of_ends=True)
+        await refused_alike(
+            scene, await raw(loopback, f"{await loopback.add_user('mallory')}/phone"), words_of_ends=True
+        )
     finally:
         await scene.own.withdraw()
 
@@ -288,7 +293,9 @@ async def test_name_at_a_hostile_component_is_answered_as_about_an_unknown_offer
 async def test_ninth_device_of_an_account_gets_no_certificate(loopback: Loopback, tmp_path: Path) -> None:
     scene = await set_up(loopback, tmp_path)
     devices = [await raw(loopback, f"{scene.bob.jid.bare}/{number}") for number in range(8)]
-    answers = [await one.ask(scene.alice.jid, accept_of(scene.offer, transfer=f"d{one.jid.resource}")) for one in devices]
+    answers = [
+        await one.ask(scene.alice.jid, accept_of(scene.offer, transfer=f"d{one.jid.resource}")) for one in devices
+    ]
     assert [condition(answer) for answer in answers] == [None] * 7 + ["item-not-found"]
     await scene.own.withdraw()
 
@@ -328,7 +335,9 @@ async def test_former_occupant_is_answered_as_about_an_unknown_offer(loopback: L
     await own.withdraw()
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="who takes a nick that has become free gets what was offered to its former owner")
+@pytest.mark.xfail(
+    raises=AssertionError, reason="who takes a nick that has become free gets what was offered to its former owner"
+)
 async def test_who_takes_over_the_nick_of_who_was_invited_gets_nothing(loopback: Loopback, tmp_path: Path) -> None:
     alice, bob, own, offer, room = await offer_in_a_room(loopback, tmp_path)
     rooms: Any = bob.xmpp.plugin["xep_0045"]

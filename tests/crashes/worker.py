@@ -34,6 +34,7 @@ class Life:
         self._xmpp.ca_certs, self._xmpp.enable_direct_tls = options.ca_certs, False
         self._me = Member(self._xmpp, options.home)
         self._closing = False
+        self._moved = 0
         self._online = asyncio.Event()
         self._begun = time.monotonic()
         settings = {"auto_accept": options.path is None, "state_dir": options.home / "state", **options.config}
@@ -46,9 +47,19 @@ class Life:
         self._xmpp.add_event_handler("bt_progress", lambda transfer: self._tell("progress", transfer))
         self._xmpp.add_event_handler("bt_transfer_end", self._ended)
 
+    async def _count(self) -> None:
+        """Add up what the swarm moves: the engine begins anew at 0 whenever it dials again."""
+        before = 0
+        while True:
+            now = sum(map(_by_swarm, self._bt.transfers))
+            self._moved += now - before if now >= before else now
+            before = now
+            await asyncio.sleep(0.05)
+
     async def run(self) -> None:
         """Live until standard input ends."""
         loop = asyncio.get_running_loop()
+        counting = loop.create_task(self._count())
         commands = asyncio.StreamReader()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
         self._connect()
@@ -62,6 +73,7 @@ class Life:
         while command := (await commands.readline()).decode().strip():
             await self._do(command)
         self._closing = True
+        counting.cancel()
         await self._bt.aclose()
         await self._xmpp.disconnect()
 
@@ -97,7 +109,7 @@ class Life:
 
     def _tell(self, event: str, transfer: Transfer, **more: Any) -> None:
         progress = transfer.progress
-        counts = {"had": progress.transferred, "total": progress.total, "swarm": _by_swarm(transfer)}
+        counts = {"had": progress.transferred, "total": progress.total, "swarm": self._moved}
         self._say(event, state=transfer.state, **counts, **more)
 
     def _say(self, event: str, **more: Any) -> None:

@@ -14,6 +14,8 @@ from slixmpp_bt.constants import Mode
 from slixmpp_bt.messages import Candidate
 from slixmpp_bt.testing import LoopbackServer
 
+from ..world import until
+
 KIB = 1024
 
 
@@ -28,36 +30,34 @@ class Tap:
         self.port = 0
         self.behind = behind
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._passing: set[asyncio.StreamWriter] = set()
 
     async def open(self) -> None:
         self._server = await asyncio.start_server(self._enter, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
+        """Cut what passes, and listen no more."""
         if self._server is not None:
             self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        for writer in self._passing:
+            writer.transport.abort()
+        await until(lambda: not self._passing)
 
     async def _enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        inner: asyncio.StreamWriter | None = None
+        self._passing.add(writer)
         try:
             # From elsewhere, or an engine behind would learn where the other one really listens (BEP 10, "p").
             far, inner = await asyncio.open_connection("127.0.0.1", self.behind, local_addr=("127.0.0.2", 0))
-            await asyncio.gather(self._carry(reader, inner), self._carry(far, writer))
         except OSError:
-            pass
-        finally:
-            for each in (writer, inner):
-                if each is not None:
-                    each.transport.abort()
-            self._tasks.discard(task)
+            writer.transport.abort()
+            self._passing.discard(writer)
+            return
+        self._passing.add(inner)
+        await asyncio.gather(self._carry(reader, inner), self._carry(far, writer))
+        for each in (writer, inner):
+            each.transport.abort()
+            self._passing.discard(each)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heard = bytearray()
@@ -78,9 +78,8 @@ class Taps:
 
     async def before(self, server: LoopbackServer) -> int:
         """Tap the server, which has started, and its proxy. Returns the port for clients."""
-        clients, relay = Tap(server.port), None
         proxy: Any = server._proxy
-        relay = Tap(proxy.port)
+        clients, relay = Tap(server.port), Tap(proxy.port)
         for tap in (clients, relay):
             self._taps.append(tap)
             await tap.open()
@@ -124,7 +123,9 @@ def traces(content: bytes, heard: list[bytes], length: int = 24, step: int = 509
 
     A place is `length` bytes: nobody hears those by chance.
     """
-    return sum(any(mark in stream for stream in heard for mark in _marks(place)) for place in _places(content, length, step))
+    return sum(
+        any(mark in stream for stream in heard for mark in _marks(place)) for place in _places(content, length, step)
+    )
 
 
 def _places(content: bytes, length: int, step: int) -> Iterator[bytes]:

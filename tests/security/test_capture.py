@@ -30,9 +30,7 @@ async def test_capture_of_everything_shows_content_only_of_private_offers(
         server.subscribe("alice", "bob")
         server.port = await taps.before(server)
         try:
-            alice, bob = [
-                Member(server.client(f"{name}/device"), tmp_path / name) for name in ("alice", "bob")
-            ]
+            alice, bob = [Member(server.client(f"{name}/device"), tmp_path / name) for name in ("alice", "bob")]
             for one in (alice, bob):
                 one.register(mode=mode, routes=[str(route)], backend=taps.engine, auto_accept=True)
                 await server.connect(one.xmpp)
@@ -50,11 +48,13 @@ async def test_capture_of_everything_shows_content_only_of_private_offers(
     content = source.read_bytes()
     assert any(b"file.bin" in heard for heard in taps.heard)  # the names are not hidden, and the tap is no deaf one
     assert sum(map(len, taps.heard)) > len(content)
+    assert not any(b"PRIVATE KEY" in heard for heard in taps.heard)
     found = traces(content, taps.heard)
     if mode is Mode.SEALED:
         assert found == 0
     else:
-        assert found == traces(content, [content])
+        # All but what lies across the border of two blocks.
+        assert found > 0.9 * traces(content, [content])
 
 
 def test_traces_finds_what_is_hidden_in_base64_at_any_alignment() -> None:
