@@ -71,7 +71,7 @@ def test_readme_has_one_command_for_the_demo_and_one_for_the_tests() -> None:
     environment = "python3 -m venv .venv && .venv/bin/pip install -U pip && .venv/bin/pip install -e '.[demo]'"
     assert literal_after("See it work") == f"{environment} && .venv/bin/slixmpp-bt demo"
     tests = literal_after(".. _run-the-tests:\n\nRun the tests")
-    assert tests == f"{environment} --group tests && .venv/bin/pytest"
+    assert tests == f"{environment} --group tests && .venv/bin/pytest -n auto"
 
 
 def test_readme_commands_name_what_pyproject_defines() -> None:
