@@ -16,7 +16,7 @@ from slixmpp import JID
 from . import policy
 from .constants import Mode
 from .context import Context
-from .errors import BTError, Cancelled, LimitExceeded, ProtocolError, StateError, TransferError
+from .errors import BTError, Cancelled, LimitExceeded, PeerGone, ProtocolError, StateError, TransferError
 from .incoming import GRACE, IncomingOffer
 from .messages import Accept, Done, End, Fetch, Here, Meta, Offer, Peers, Reply, Report, Request, Seek, Withdraw
 from .negotiation import Event
@@ -262,13 +262,16 @@ class Exchange:
         self._context.outbox.retry(self._context.now(), peer.jid)
         return Done()
 
-    def _invited(self, request: Accept | End | Seek, peer: Peer, local: JID) -> OutgoingOffer:
-        offer = self._outgoing.get(request.id)
-        transfer = getattr(request, "transfer", None)
-        invites = offer is not None and offer.local.bare == local.bare and offer.receivers.invites(peer.jid, transfer)
-        if offer is None or not invites or peer.blocked:
+    def _invited(self, request: Accept | End, peer: Peer, local: JID) -> OutgoingOffer:
+        offer = self._own(request.id, peer, local)
+        if offer is None or not offer.receivers.invites(peer.jid, request.transfer):
             raise ProtocolError("no such offer", "item-not-found")
         return offer
+
+    def _own(self, id: str, peer: Peer, local: JID) -> OutgoingOffer | None:
+        """The own offer with this id, as far as `peer` may speak of it at all."""
+        offer = self._outgoing.get(id)
+        return offer if offer is not None and offer.local.bare == local.bare and not peer.blocked else None
 
     def _agreed(self, request: Meta | Fetch | Report, peer: Peer, local: JID) -> OutgoingOffer:
         offer = self._outgoing.get(request.id)
@@ -281,7 +284,7 @@ class Exchange:
         offer = self._incoming.get((peer.owner, request.id))
         transfer = offer.transfer if offer is not None else None
         if offer is None or transfer is None or not _may(request, peer, local, transfer):
-            raise ProtocolError("no such transfer", "item-not-found")
+            raise ProtocolError("no such offer", "item-not-found")
         return offer
 
     def sought(self, message: Seek, peer: Peer, local: JID) -> None:
@@ -289,9 +292,8 @@ class Exchange:
         now = self._context.now()
         # Who seeks is back, and may have to be told how something ended.
         self._context.outbox.retry(now, peer.jid)
-        try:
-            self._invited(message, peer, local)
-        except ProtocolError:
+        offer = self._own(message.id, peer, local)
+        if offer is None or not offer.receivers.knows(peer.jid):
             return
         if now - self._said_here.get((peer.jid.full, message.id), 0.0) < _HERE_PACE:
             return
@@ -311,7 +313,7 @@ class Exchange:
         if offer is not None and offer.local.bare == local.bare:
             offer.moved(peer.jid)
         elif not any(end.id == request.id for end in self._context.outbox.waiting):
-            raise ProtocolError("no such transfer", "item-not-found")
+            raise ProtocolError("no such offer", "item-not-found")
 
     def _ended(self, request: End, peer: Peer, local: JID) -> None:
         own = self._outgoing.get(request.id)
@@ -343,6 +345,13 @@ class Exchange:
     def offers_for(self, device: JID) -> list[OutgoingOffer]:
         """Own offers that a device which has come online may have missed."""
         return [offer for offer in self._outgoing.values() if offer.wants(device)]
+
+    def left(self, occupant: JID) -> None:
+        """An occupant has left its room, or has another nick: who takes the nick is somebody else."""
+        for own in list(self._outgoing.values()):
+            if own.to == occupant:
+                own.receivers.desert()
+                own.fail(PeerGone(f"{occupant.resource} has left the room"))
 
     def contact(self, peer: JID) -> None:
         """`peer` has come online."""

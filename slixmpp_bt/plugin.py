@@ -143,6 +143,7 @@ class XEP_BT(BasePlugin):
             ("disconnected", self._disconnected),
             ("message_error", self._handle_error),
             ("presence_available", self._device_available),
+            ("presence_unavailable", self._device_unavailable),
         )
 
     async def _finish(self) -> None:
@@ -438,6 +439,11 @@ class XEP_BT(BasePlugin):
             self._exchange.contact(device)
         if not self._ended and self._exchange.offers_for(device):
             self._context.tasks.spawn(self._offer_to(device, JID(presence["to"])), f"offer to {device}")
+
+    def _device_unavailable(self, presence: Presence) -> None:
+        device = presence["from"]
+        if not self._ended and self._directory.peer(device, self._local(None)).room is not None:
+            self._exchange.left(device)
 
     async def _offer_to(self, device: JID, local: JID) -> None:
         """Own offers to the whole account reach the device that has just come online, too."""

@@ -48,6 +48,7 @@ class Receivers:
         self._by_id: dict[str, Sending] = {}
         #: Transfers that ended before they were accepted.
         self._over: set[str] = set()
+        self._deserted = False
 
     def add_single(self) -> None:
         """Begin the one transfer of an offer that is for one receiver."""
@@ -101,21 +102,30 @@ class Receivers:
         """
         receiver = self.find(transfer)
         if receiver is None or receiver.transfer.peer != peer:
-            raise ProtocolError("no such transfer", "item-not-found")
+            raise ProtocolError("no such offer", "item-not-found")
         return receiver
 
     def invites(self, peer: JID, transfer: str | None) -> bool:
         """Whether `peer` may fetch it (protocol section 2). Who knows an id that was admitted may come back from
-        another device of the same account: its name changes when it connects again. So may who seeks this side: it is
-        told no more than that somebody is here.
-
-        :param transfer: None for who only seeks.
+        another device of the same account: its name changes when it connects again.
         """
-        known = [self.find(transfer)] if transfer is not None else self.all()
-        if any(r is not None and r.transfer.id and self._is_same(r.transfer.peer, peer) for r in known):
+        if self._deserted:
+            return False
+        known = self.find(transfer)
+        if known is not None and known.transfer.id is not None and self._is_same(known.transfer.peer, peer):
             return True
         admitted = {t.peer for t in self.transfers if t.id and not t.ended}
         return policy.invited(self._to, self._mtype, peer, admitted=admitted)
+
+    def desert(self) -> None:
+        """Whom it was made to is gone, and the name may become somebody else's: it invites nobody any more."""
+        self._deserted = True
+
+    def knows(self, peer: JID) -> bool:
+        """Whether `peer` may ask where the offer is: who is invited, and any device of an account that has accepted it.
+        It is told no more than that somebody is here."""
+        accepted = (r.transfer.peer for r in self._by_id.values() if r.transfer.id is not None)
+        return self.invites(peer, None) or any(self._is_same(known, peer) for known in accepted)
 
     def admit(self, message: Accept, peer: JID) -> Sending:
         """The receiver that an Accept is from, perhaps a new one.
@@ -146,7 +156,7 @@ class Receivers:
         receiver = self.find(message.transfer)
         if receiver is not None:
             if not self._is_same(receiver.transfer.peer, peer):
-                raise ProtocolError("no such transfer", "item-not-found")
+                raise ProtocolError("no such offer", "item-not-found")
             receiver.stays_until = self._context.now() + (message.seeding or 0)
             event, error = heard(message.kind, message.reason, message.text)
             if not receiver.transfer.feed(event, error) and event is Event.PEER_DECLINE:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import addresses, policy
 from .asking import Asking, NotNow, Over
-from .backends import Admission, Download, Finished, PeerRefused, Seed, StorageFailed
+from .backends import Admission, Download, Finished, PeerRefused, PieceStored, Seed, StorageFailed
 from .backends.checkpoint import encode, recheck
 from .constants import Mode, Route, State
 from .context import Context
@@ -43,8 +43,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds until the first checkpoint of a transfer, and between two.
-_FIRST_CHECKPOINT, _CHECKPOINT = 1.0, 5.0
+#: Seconds between two checkpoints; and before the piece layers are known, without which a later run could not tell
+#: which of the pieces stored since are right.
+_CHECKPOINT, _FIRST_CHECKPOINT = 5.0, 0.1
 #: How often a full disk is looked at, in seconds.
 _DISK_TICK = 5.0
 #: So many addresses are dialled for one download.
@@ -95,6 +96,7 @@ class Receiving(Side):
         self._disk: StorageError | None = None
         self._disk_watcher: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._arrived = asyncio.Event()
         self._wanted = self._chosen_before()
         self._opener: Opener | None = None
         self._renewal: asyncio.TimerHandle | None = None
@@ -449,7 +451,9 @@ class Receiving(Side):
 
     async def _watch(self, download: Download) -> None:
         async for event in download.events:
-            if isinstance(event, Finished):
+            if isinstance(event, PieceStored):
+                self._arrived.set()
+            elif isinstance(event, Finished):
                 self.transfer.feed(Event.HAVE_ALL)
             elif isinstance(event, StorageFailed):
                 self._on_disk_trouble(event.error)
@@ -485,25 +489,27 @@ class Receiving(Side):
                 self.transfer.feed(Event.FOUND)
 
     async def _keep(self, download: Download) -> None:
-        """Save now and then how far it has come, and look whether there is still room."""
-        pause, before = _FIRST_CHECKPOINT, -1
+        """Save now and then how far it has come, as long as pieces arrive."""
         while True:
-            await asyncio.sleep(pause)
-            had = download.status().verified
-            if had > before and self._disk is None:
-                before, pause = had, _CHECKPOINT
-                await self._save_checkpoint(download)
+            await self._arrived.wait()
+            self._arrived.clear()
+            known = self._disk is None and await self._save_checkpoint(download)
+            await asyncio.sleep(_CHECKPOINT if known else _FIRST_CHECKPOINT)
 
-    async def _save_checkpoint(self, download: Download) -> None:
+    async def _save_checkpoint(self, download: Download) -> bool:
+        """Returns whether the next run can tell by it which pieces are right."""
+        manifest = self._offer.manifest
+        assert manifest is not None
+        assert self.transfer.id is not None
         try:
-            await download.layers()
+            layers = await download.layers()
             data = await download.checkpoint()
         except BTError as error:
             log.debug("%s: no checkpoint: %s", self.transfer, error)
-            return
-        assert self.transfer.id is not None
+            return False
         routes = tuple(self.measure().routes.items())
         self._context.state.save(SavedCheckpoint(self.transfer.id, data, routes))
+        return bool(layers) or manifest.verifiable
 
     def _is_senders(self, candidate: Candidate) -> bool:
         return self._answer is not None and candidate in self._answer.candidates
