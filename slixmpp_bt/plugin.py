@@ -143,7 +143,7 @@ class XEP_BT(BasePlugin):
             ("disconnected", self._disconnected),
             ("message_error", self._handle_error),
             ("presence_available", self._device_available),
-            ("presence_unavailable", self._device_unavailable),
+            ("groupchat_presence", self._occupant_changed),
         )
 
     async def _finish(self) -> None:
@@ -440,10 +440,9 @@ class XEP_BT(BasePlugin):
         if not self._ended and self._exchange.offers_for(device):
             self._context.tasks.spawn(self._offer_to(device, JID(presence["to"])), f"offer to {device}")
 
-    def _device_unavailable(self, presence: Presence) -> None:
-        device = presence["from"]
-        if not self._ended and self._directory.peer(device, self._local(None)).room is not None:
-            self._exchange.left(device)
+    def _occupant_changed(self, presence: Presence) -> None:
+        if presence["type"] == "unavailable" and not self._ended:
+            self._exchange.left(presence["from"])
 
     async def _offer_to(self, device: JID, local: JID) -> None:
         """Own offers to the whole account reach the device that has just come online, too."""
