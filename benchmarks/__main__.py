@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import report
@@ -25,15 +26,25 @@ ROWS: dict[str, Row] = {
 }
 
 
-async def measure(name: str, scale: Scale, runs: int) -> Record:
-    """Measure one row."""
-    record = Record(name, runs, quick=scale is QUICK)
+async def measure(names: Sequence[str], scale: Scale, runs: int | None, out: Path) -> None:
+    """Measure the rows `names`, and write after each what there is."""
+    kept = out / "results.json"
+    results = load(kept)
     with tempfile.TemporaryDirectory(prefix="slixmpp_bt-benchmarks-", ignore_cleanup_errors=True) as folder:
         async with Places(Path(folder)) as places:
-            record.begin()
-            await ROWS[name].run(Bench(scale, runs, places), record)
-            record.end()
-    return record
+            for name in names:
+                row = ROWS[name]
+                print(f"{name}: {row.title}", flush=True)
+                bench = Bench(scale, runs or (1 if scale is QUICK else row.runs), places)
+                record = Record(name, bench.runs, quick=scale is QUICK)
+                record.begin()
+                await row.run(bench, record)
+                record.end()
+                print(f"  {record.seconds:.0f} s", flush=True)
+                results["rows"][name], results["machine"] = record, machine()
+                save(kept, results)
+                done = [(key, row, results["rows"][key]) for key, row in ROWS.items() if key in results["rows"]]
+                report.write(out, results["machine"], done)
 
 
 def main() -> None:
@@ -41,23 +52,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes and one run: only to see that every row runs")
     parser.add_argument("--only", action="append", choices=list(ROWS), metavar="ROW", help=f"of {', '.join(ROWS)}")
-    parser.add_argument("--runs", type=int, help="how often each figure is measured (3)")
+    parser.add_argument("--runs", type=int, help="how often each figure is measured")
     parser.add_argument(
         "--out", type=Path, default=Path("benchmark-report"), help="a directory; what it has of other rows is kept"
     )
     options = parser.parse_args()
     logging.basicConfig(level=logging.CRITICAL)
     options.out.mkdir(parents=True, exist_ok=True)
-    kept = options.out / "results.json"
-    results = load(kept)
-    for name in options.only or ROWS:
-        print(f"{name}: {ROWS[name].title}", flush=True)
-        scale, runs = (QUICK, 1) if options.quick else (Scale(), 3)
-        results["rows"][name] = asyncio.run(measure(name, scale, options.runs or runs))
-        results["machine"] = machine()
-        save(kept, results)
-        rows = [(key, row, results["rows"][key]) for key, row in ROWS.items() if key in results["rows"]]
-        print(report.write(options.out, results["machine"], rows))
+    scale = QUICK if options.quick else Scale()
+    asyncio.run(measure(options.only or list(ROWS), scale, options.runs, options.out))
+    print(options.out / report.PAGE)
 
 
 if __name__ == "__main__":

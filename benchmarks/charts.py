@@ -21,7 +21,7 @@ def draw(name: str, row: Row, record: Record, folder: Path) -> Path | None:
         plot: Any = import_module("matplotlib.pyplot")
     except ModuleNotFoundError:
         return None
-    measured = [cell for cell in record.cells if cell.median("seconds") is not None]
+    measured = [cell for cell in record.by_case() if cell.median("seconds") is not None]
     if not measured:
         return None
     path = folder / f"{name}.svg"
@@ -66,9 +66,10 @@ def _sizes(plot: Any, row: Row, cells: list[Cell]) -> Any:
         title = next(cell.title for cell in cells if cell.way == way)
         ours = "slixmpp_bt" in title
         axes.plot(*zip(*points, strict=True), marker="o", label=title, linewidth=2.5 if ours else 1.2)
-    axes.set_xscale("symlog", linthresh=KIB)
+    axes.set_xscale("symlog", linthresh=1)
     axes.set_yscale("log")
-    axes.set_xlabel("size, bytes")
+    sizes = sorted({size for cell in cells if (size := _bytes(cell.case)) is not None})
+    axes.set_xticks(sizes, [in_words(size) for size in sizes], minor=False)
     axes.set_ylabel("s")
     axes.legend()
     return figure
@@ -77,7 +78,7 @@ def _sizes(plot: Any, row: Row, cells: list[Cell]) -> Any:
 def _bytes(case: str) -> int | None:
     units = {"B": 1, "KiB": KIB, "MiB": KIB**2, "GiB": KIB**3}
     number, _, unit = case.partition(" ")
-    return int(float(number) * units[unit]) if unit in units and in_words(int(float(number) * units[unit])) else None
+    return int(float(number) * units[unit]) if unit in units else None
 
 
 _BY_NAME: dict[str, Callable[[Any, Row, list[Cell]], Any]] = {"sizes": _sizes}

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
@@ -71,6 +72,7 @@ class Places:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        folder.chmod(0o755)  # the servers run as other users
         self._stack = AsyncExitStack()
         self._servers: dict[str, Process] = {}
         self._files: dict[tuple[int, str], Path] = {}
@@ -102,8 +104,11 @@ class Places:
         """A command prefix that runs a program where there is nothing but loopback, and where the servers are there.
 
         magic-wormhole listens on all addresses, so it gets a network of its own.
+
+        :raises ModuleNotFoundError: it is not installed.
         """
         if self._wormhole is None:
+            import_module("wormhole")
             inside = self._stack.enter_context(Namespace())
             mailbox, relay = free_ports("127.0.0.1", 2)
             here = await asyncio.to_thread(self.new_folder, "wormhole")
@@ -135,7 +140,7 @@ class Places:
         knock = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])))"
         for port in ports:
             async with asyncio.timeout(60):
-                while await _fails(*inside.command(sys.executable, "-c", knock, str(port))):
+                while await _fails(*inside.command(sys.executable, "-c", knock, str(port))):  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
 
 

@@ -45,11 +45,13 @@ class Remote:
     """A process of ``benchmarks.ends``. Made by :func:`remote`.
 
     :ivar ready: what it said when it was.
+    :ivar busy: whether an answer is due; nobody waits for it when this ends.
     """
 
     def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
         self._process, self._log = process, log
         self.ready: dict[str, Any] = {}
+        self.busy = False
 
     async def call(self, name: str, **arguments: Any) -> Answer:
         """Have it run the method `name`.
@@ -58,7 +60,9 @@ class Remote:
         """
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"call": name, "arguments": arguments}).encode() + b"\n")
+        self.busy = True
         said = await self._said(PATIENCE)
+        self.busy = False
         if "error" in said:
             raise Failed(said["error"])
         return Answer(**said)
@@ -74,7 +78,7 @@ class Remote:
         except TimeoutError:
             raise Failed(f"no answer within {patience:.0f} s") from None
         if not line:
-            raise Failed(f"it ended: {self._log.read_text(errors='replace').strip()[-500:]}")
+            raise Failed(f"it ended: {self._log.read_text(errors='replace').strip().splitlines()[-1:]}")
         said: dict[str, Any] = json.loads(line)
         return said
 
@@ -102,8 +106,9 @@ async def remote(
     finally:
         assert process.stdin is not None
         process.stdin.close()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), _LIFE)
+        if not side.busy:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), _LIFE)
         if process.returncode is None:
             process.kill()
             await process.wait()

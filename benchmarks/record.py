@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -47,6 +48,7 @@ class Record:
     """One row.
 
     :ivar load: of the machine (1 minute) before and after.
+    :ivar seconds: that it took to measure.
     """
 
     row: str
@@ -54,15 +56,18 @@ class Record:
     quick: bool
     when: str = ""
     load: list[float] = field(default_factory=list)
+    seconds: float = 0.0
     cells: list[Cell] = field(default_factory=list)
 
     def begin(self) -> None:
         """Note when, and how busy the machine is."""
         self.when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
         self.load.append(os.getloadavg()[0])
+        self.seconds = -time.monotonic()
 
     def end(self) -> None:
         """Note how busy it is now."""
+        self.seconds += time.monotonic()
         self.load.append(os.getloadavg()[0])
 
     def cell(self, case: str, way: str, title: str = "", inside: str = "") -> Cell:
@@ -72,6 +77,11 @@ class Record:
                 return cell
         self.cells.append(Cell(case, way, title or way, inside))
         return self.cells[-1]
+
+    def by_case(self) -> list[Cell]:
+        """All cells, those of one case together."""
+        cases = list(dict.fromkeys(cell.case for cell in self.cells))
+        return sorted(self.cells, key=lambda cell: cases.index(cell.case))
 
     def add(self, cell: Cell, trip: Trip, factor: float = 1.0) -> None:
         """One more run. Its seconds are multiplied by `factor`, where a smaller file stood for a larger."""
@@ -83,7 +93,8 @@ class Record:
 
     def fail(self, cell: Cell, error: Exception) -> None:
         """A run that came to nothing."""
-        cell.note = f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        words = re.sub("<[^>]*>", " ", str(error)) or type(error).__name__
+        cell.note = f"failed: {' '.join(words.split())[:200]}"
         print(f"  {cell.case}: {cell.title}: {cell.note}", flush=True)
 
 

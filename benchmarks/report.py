@@ -14,7 +14,7 @@ PAGE = "report.inc"
 
 
 def write(folder: Path, machine: dict[str, str], rows: Sequence[tuple[str, Row, Record]]) -> Path:
-    """Write the page and its charts into `folder`; the page's path."""
+    """Write the page and its charts into `folder`; the page's path. It is included from the directory above."""
     lines = _table(["machine", ""], [[key, value] for key, value in machine.items()])
     for name, row, record in rows:
         lines += _section(name, row, record, charts.draw(name, row, record, folder))
@@ -28,9 +28,12 @@ def _section(name: str, row: Row, record: Record, chart: Path | None) -> list[st
     busy = " and ".join(f"{load:.1f}" for load in record.load)
     runs = f"{record.runs} interleaved run{'s' if record.runs > 1 else ''}"
     small = " Small sizes, to see that it runs: the figures mean nothing." if record.quick else ""
-    lines += [f"``python -m benchmarks --only {name}``, {record.when}; {runs}; load before and after: {busy}.{small}", ""]
+    lines += [
+        f"``python -m benchmarks --only {name}``, {record.when}; {runs}; load before and after: {busy}.{small}",
+        "",
+    ]
     if chart is not None:
-        lines += [f".. image:: {chart.name}", f"    :alt: {row.title}: the medians of the table below.", ""]
+        lines += [f".. image:: {chart.parent.name}/{chart.name}", f"    :alt: {row.title}: the medians of the table below.", ""]
     lines += _matrix(row, record) if name == "sizes" else _cells(row, record)
     return lines + _insides(record)
 
@@ -42,7 +45,7 @@ def _cells(row: Row, record: Record) -> list[str]:
     head = [*(["case"] if several else []), "way", "ratio", f"median, {row.unit}", "from, to"]
     head += [row.columns[key][0] for key in columns]
     lines = []
-    for cell in record.cells:
+    for cell in record.by_case():
         middle = cell.median("seconds")
         values = cell.series.get("seconds", [])
         spread = f"{_figure(min(values))}, {_figure(max(values))}" if len(values) > 1 else ""

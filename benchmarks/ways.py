@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Coroutine, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from slixmpp_bt.manifest import piece_length_for
 
-from .places import MIB, Places
+from .places import Places
 from .process import Answer, Remote, remote
 
 #: libtorrent's settings that were the fastest on loopback (row ``settings``), beyond those of slixmpp_bt.
@@ -60,6 +60,11 @@ class Way(ABC):
     async def __aexit__(self, *error: object) -> None:
         await self._stack.aclose()
 
+    async def reopen(self) -> None:
+        """Start anew, after a failure."""
+        await self._stack.aclose()
+        await self.__aenter__()
+
     @abstractmethod
     async def open(self) -> None:
         """Start both sides."""
@@ -77,10 +82,30 @@ class Way(ABC):
         return self.folder / secrets.token_hex(8)
 
 
+def size_of(path: Path) -> int:
+    """In bytes."""
+    return path.stat().st_size
+
+
+async def both(sending: Coroutine[Any, Any, Answer], receiving: Coroutine[Any, Any, Answer]) -> tuple[Answer, Answer]:
+    """Both answers. When one side fails nobody waits for the other, which is of no use any more then."""
+    tasks = [asyncio.create_task(sending), asyncio.create_task(receiving)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    return tasks[0].result(), tasks[1].result()
+
+
 async def finish(source: Path, sent: Answer | None, received: Answer, arrived: Path) -> Trip:
     """The trip that both answers tell of."""
-    if arrived.stat().st_size != source.stat().st_size:
-        raise RuntimeError(f"{arrived.stat().st_size} of {source.stat().st_size} bytes arrived")
+    if size_of(arrived) != size_of(source):
+        raise RuntimeError(f"{size_of(arrived)} of {size_of(source)} bytes arrived")
     await asyncio.to_thread(arrived.unlink)
     sides = {"receiver": received} | ({} if sent is None else {"sender": sent})
     begun, ended = (sent or received).begun, max(side.ended for side in sides.values())
@@ -93,7 +118,7 @@ async def finish(source: Path, sent: Answer | None, received: Answer, arrived: P
 
 async def carry_many(sender: Remote, receiver: Remote, to: str, sources: list[Path], at_once: int) -> Trip:
     """Have `sender` carry all, so many at once."""
-    sent, received = await asyncio.gather(
+    sent, received = await both(
         sender.call("send_many", to=to, paths=list(map(str, sources)), at_once=at_once),
         receiver.call("receive_many", count=len(sources)),
     )
@@ -109,7 +134,7 @@ class Raw(Way):
 
     async def carry(self, source: Path) -> Trip:
         target, address = self.target(), self._receiver.ready["address"]
-        sent, received = await asyncio.gather(
+        sent, received = await both(
             self._sender.call("send", path=str(source), address=address),
             self._receiver.call("receive", path=str(target)),
         )
@@ -138,7 +163,7 @@ class Engine(Way):
 
     async def carry(self, source: Path) -> Trip:
         """The sides are made anew each time: libtorrent has no good way to send the same torrent twice."""
-        piece = self._piece or piece_length_for(source.stat().st_size)
+        piece = self._piece or piece_length_for(size_of(source))
         target, torrent = self.target(), self.target()
         async with AsyncExitStack() as stack:
             sender, receiver = [
@@ -192,13 +217,13 @@ class Plugin(Way):
         if self._hashed and source not in self._known:
             await self._sender.call("hash", path=str(source))
             self._known.add(source)
-        sent, received = await asyncio.gather(
+        sent, received = await both(
             self._sender.call("send", to=self._to, path=str(source)), self._receiver.call("receive")
         )
         routes, said = sent.value["routes"], sent.value["stanza_bytes"] + received.value["stanza_bytes"]
         trip = await finish(source, sent, received, Path(received.value["path"]))
         trip.figures["stanza bytes"] = said
-        if source.stat().st_size > 100_000 and set(routes) != {"swarm"}:
+        if size_of(source) > 100_000 and set(routes) != {"swarm"}:
             raise RuntimeError(f"it went by {routes}")
         return trip
 
@@ -235,7 +260,7 @@ class Xmpp(Way):
         await self._sender.call("see", jid=self._to)
 
     async def carry(self, source: Path) -> Trip:
-        sent, received = await asyncio.gather(
+        sent, received = await both(
             self._sender.call("send", to=self._to, path=str(source)), self._receiver.call("receive")
         )
         return await finish(source, sent, received, Path(received.value["path"]))
@@ -250,7 +275,7 @@ class InBand(Xmpp):
     inside = "opening the stream, flush; nothing is hashed"
     module = "inband"
     #: Bytes a stanza, the fastest on each: Prosody holds back what does not fit one write.
-    _BLOCKS = {"prosody": 4096, "ejabberd": 65_535}
+    _BLOCKS: ClassVar = {"prosody": 4096, "ejabberd": 65_535}
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "block": self._BLOCKS[self._server]}
@@ -269,8 +294,8 @@ class Socks5(Xmpp):
         await self._sender.call("find_proxy")
 
     async def carry(self, source: Path) -> Trip:
-        target, size = self.target(), source.stat().st_size
-        sent, received = await asyncio.gather(
+        target, size = self.target(), size_of(source)
+        sent, received = await both(
             self._sender.call("send", to=self._to, path=str(source)),
             self._receiver.call("receive", path=str(target), size=size),
         )
@@ -293,21 +318,8 @@ class Wormhole(Way):
 
     async def carry(self, source: Path) -> Trip:
         code, target = f"{secrets.randbelow(90_000) + 9_000}-benchmark-{secrets.token_hex(3)}", self.target()
-        sent, received = await asyncio.gather(
+        sent, received = await both(
             self._sides[0].call("send", code=code, path=str(source)),
             self._sides[1].call("receive", code=code, path=str(target)),
         )
         return await finish(source, sent, received, target)
-
-
-@asynccontextmanager
-async def opened(ways: Mapping[str, Way]) -> AsyncIterator[dict[str, Way]]:
-    """All of `ways`, ready at the same time."""
-    async with AsyncExitStack() as stack:
-        yield {key: await stack.enter_async_context(way) for key, way in ways.items()}
-
-
-__all__ = [
-    "BEST", "MIB", "BestEngine", "Engine", "InBand", "Plugin", "Raw", "Socks5", "Trip", "Upload", "Way", "Wormhole",
-    "opened",
-]  # fmt: skip

@@ -356,9 +356,8 @@ class Exchange:
     def contact(self, peer: JID) -> None:
         """`peer` has come online."""
         self._context.outbox.retry(self._context.now(), peer)
-        for transfer in self._incoming_transfers():
-            if transfer.peer.bare == peer.bare and not transfer.feed(Event.RETRY) and not transfer.progress.peers:
-                transfer.feed(Event.FOUND)  # it was away, which the swarm has not noticed as a stall yet
+        for offer in self._incoming.values():
+            offer.contact(peer)
 
     def _schedule(self) -> None:
         if self._sweeper is None and not self._closed and (self._outgoing or self._incoming or self._past):

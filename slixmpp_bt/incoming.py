@@ -295,6 +295,15 @@ class IncomingOffer:
                 log.warning("%r: part files are left: %s", self, error)
         self._context.state.delete(SavedDownload, saved.transfer)
 
+    def contact(self, device: JID) -> None:
+        """A device has come online: if it is the sender's, ask there again."""
+        if self.transfer is None or self._side is None or device.bare != self.transfer.peer.bare:
+            return
+        # While bytes move, it may have been away for so short a time that nobody has noticed yet.
+        lost = device != self.transfer.peer or not self._side.measure().peers
+        if not self.transfer.feed(Event.RETRY) and lost:
+            self.transfer.feed(Event.FOUND)
+
     def moved(self, sender: JID) -> None:
         """The sender is at another device now: accept again there."""
         # Where it was all the time it is asked again by itself.

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from abc import ABC
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+_STEP = 0.01
 
 
-class End(ABC):
+class End:
     """A side. Its other public coroutines are what it can be told to do; their arguments and results are JSON."""
 
     async def open(self) -> dict[str, Any]:
@@ -23,6 +25,17 @@ class End(ABC):
 
     async def aclose(self) -> None:
         """Let go of everything."""
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until `condition` holds, for which there is no event."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(_STEP)
+
+
+def opened(path: str | Path, mode: str) -> BinaryIO:
+    """A file in binary `mode`; reading and writing block, as in the applications that these sides stand for."""
+    return Path(path).open(mode)  # type: ignore[return-value]
 
 
 async def flush(path: Path) -> None:

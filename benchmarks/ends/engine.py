@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import libtorrent as lt
 
@@ -18,7 +18,7 @@ from slixmpp_bt.backends._libtorrent.settings import one_class_for_all, session_
 from slixmpp_bt.backends.base import RateLimits
 from slixmpp_bt.config import Endpoint
 
-from . import End
+from . import End, until
 
 #: Seconds without a word of the engine's until it counts as stuck.
 _PATIENCE = 120
@@ -39,10 +39,10 @@ class Side(End):
         ours = session_settings([Endpoint.parse(self._host)], RateLimits(), False)
         mask = lt.alert_category.status | lt.alert_category.storage | lt.alert_category.error
         # A plugin less, as with slixmpp_bt: nothing is exchanged but this torrent.
-        self._session = lt.session({**ours, **self._settings, "alert_mask": mask}, flags=0)  # type: ignore[typeddict-item]
+        settings = cast("lt.settings_pack", {**ours, **self._settings, "alert_mask": mask})
+        self._session = lt.session(settings, flags=0)
         self._session.set_peer_class_filter(one_class_for_all())
-        while not self._session.listen_port():
-            await asyncio.sleep(0.01)
+        await until(lambda: self._session.listen_port() != 0)
         return {"address": [self._host, self._session.listen_port()]}
 
     async def make(self, path: str, torrent: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import slixmpp
 
-from . import flush
+from . import flush, opened
 from .xmpp import PATIENCE, XmppEnd
 
 
@@ -37,7 +37,7 @@ class Side(XmppEnd):
         """Send, and return when the other side has closed."""
         ibb = self.xmpp.plugin["xep_0047"]
         stream = await ibb.open_stream(slixmpp.JID(to), block_size=self._block, timeout=PATIENCE)
-        with Path(path).open("rb") as file:
+        with opened(path, "rb") as file:
             await stream.sendfile(file, timeout=PATIENCE)
         await stream.close(timeout=PATIENCE)
 

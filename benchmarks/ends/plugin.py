@@ -16,6 +16,7 @@ from slixmpp_bt import IncomingOffer, OutgoingOffer, State, Transfer, get_plugin
 from slixmpp_bt.backends import BackendClosed, Seed
 from slixmpp_bt.backends.libtorrent import LibtorrentBackend
 
+from . import until
 from .xmpp import XmppEnd
 
 #: Seconds until the engine's figures are up to date.
@@ -69,8 +70,7 @@ class Side(XmppEnd):
     async def hash(self, path: str) -> None:
         """Have `path` hashed, and the hashes kept in the state directory, by an offer that nobody hears of."""
         offer = await self.bt.offer(f"nobody@{self.xmpp.boundjid.domain}", path)
-        while offer.state is State.PREPARING:
-            await asyncio.sleep(0.01)
+        await until(lambda: offer.state is not State.PREPARING)
         await offer.withdraw()
 
     async def send(self, to: str, path: str, mode: str | None = None) -> dict[str, Any]:
@@ -123,8 +123,7 @@ class Side(XmppEnd):
         """Make `count` offers of the same file, which all stand until this side ends."""
         for _ in range(count):
             self._offers.append(await self.bt.offer(to, path))
-        while any(offer.state is State.PREPARING for offer in self._offers):
-            await asyncio.sleep(0.01)
+        await until(lambda: all(offer.state is not State.PREPARING for offer in self._offers))
 
     async def hear_many(self, count: int) -> None:
         """Wait until the application was told of `count` offers."""
@@ -133,14 +132,12 @@ class Side(XmppEnd):
 
     async def restored(self, count: int) -> None:
         """Wait until `count` offers of an earlier run are back."""
-        while len(self.bt.offers) < count:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(self.bt.offers) >= count)
 
     async def idle(self, seconds: float) -> dict[str, float]:
         """Do nothing for so long; the memory in use, in MiB, afterwards."""
         await asyncio.sleep(seconds)
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return {"rss_mib": pages * os.sysconf("SC_PAGESIZE") / 1024**2}
+        return {"rss_mib": _memory()}
 
     async def aclose(self) -> None:
         await self.bt.aclose()
@@ -154,3 +151,9 @@ class Side(XmppEnd):
         if not isinstance(stanza, slixmpp.Presence):
             self._said += len(str(stanza).encode())
         return stanza
+
+
+def _memory() -> float:
+    """What this process has in memory now, in MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE") / 1024**2

@@ -9,7 +9,7 @@ from typing import Any
 
 import slixmpp
 
-from . import flush
+from . import flush, opened
 from .xmpp import PATIENCE, XmppEnd
 
 _CHUNK = 256 * 1024
@@ -34,7 +34,7 @@ class Side(XmppEnd):
     async def send(self, to: str, path: str) -> None:
         """Send, and return when everything has left."""
         stream = await self.xmpp.plugin["xep_0065"].handshake(slixmpp.JID(to), timeout=PATIENCE)
-        with Path(path).open("rb") as file:
+        with opened(path, "rb") as file:
             while chunk := file.read(_CHUNK):
                 await stream.write(chunk)
         stream.transport.close()
@@ -43,7 +43,7 @@ class Side(XmppEnd):
         """Wait for `size` bytes, which have no other end, and flush them."""
         self._left = size
         self._complete.clear()
-        with Path(path).open("wb") as self._file:
+        with opened(path, "wb") as self._file:
             await self._complete.wait()
         await flush(Path(path))
         return {"path": path, "times": {"ended": time.monotonic()}}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import slixmpp
-from aiohttp import ClientSession
 
-from . import flush
+from . import flush, opened
 from .xmpp import PATIENCE, XmppEnd
 
 _CHUNK = 1024 * 1024
@@ -30,7 +30,7 @@ class Side(XmppEnd):
         self.xmpp.add_event_handler("message", lambda message: self._urls.put_nowait(message["body"]))
 
     async def open(self) -> dict[str, Any]:
-        self._http = ClientSession()
+        self._http: Any = import_module("aiohttp").ClientSession()
         return await super().open()
 
     async def aclose(self) -> None:
@@ -39,10 +39,8 @@ class Side(XmppEnd):
 
     async def send(self, to: str, path: str) -> None:
         """Upload, and say where it is."""
-        with Path(path).open("rb") as file:
-            url = await self.xmpp.plugin["xep_0363"].upload_file(
-                Path(path).name, Path(path).stat().st_size, input_file=file, timeout=PATIENCE
-            )
+        with opened(path, "rb") as file:
+            url = await self.xmpp.plugin["xep_0363"].upload_file(Path(path).name, input_file=file, timeout=PATIENCE)
         self.xmpp.send_message(slixmpp.JID(to), url)
 
     async def receive(self) -> dict[str, Any]:
@@ -71,7 +69,7 @@ class Side(XmppEnd):
         self._count += 1
         path = self._folder / f"download {self._count}"
         async with self._http.get(url, raise_for_status=True) as response:
-            with path.open("wb") as file:
+            with opened(path, "wb") as file:
                 async for chunk in response.content.iter_chunked(_CHUNK):
                     file.write(chunk)
         await flush(path)

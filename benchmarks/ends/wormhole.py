@@ -27,7 +27,7 @@ class Side(End):
         import_module("twisted.internet.asyncioreactor").install(loop)
         self._reactor: Any = import_module("twisted.internet.reactor")
         self._reactor.startRunning(installSignalHandlers=False)
-        self._cli = import_module("wormhole.cli.cli")
+        self._cli: Any = import_module("wormhole.cli.cli")
         for name in ("send", "receive"):
             import_module(f"wormhole.cli.cmd_{name}")
         return {}
@@ -41,6 +41,9 @@ class Side(End):
         await self._run("receive", "--accept-file", "--hide-progress", "--output-file", path, code)
         await flush(Path(path))
         return {"path": path, "times": {"ended": time.monotonic()}}
+
+    async def aclose(self) -> None:
+        self._reactor.fireSystemEvent("shutdown")  # ends its threads
 
     async def _run(self, *words: str) -> None:
         """What the command would do with `words` as its arguments, but on the loop that runs."""

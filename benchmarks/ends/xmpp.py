@@ -8,7 +8,7 @@ from typing import Any
 
 import slixmpp
 
-from . import End
+from . import End, until
 
 #: Seconds for a login or a stanza's answer.
 PATIENCE = 60
@@ -43,8 +43,7 @@ class XmppEnd(End):
         """Return when the presence of `jid` is visible."""
         full = slixmpp.JID(jid)
         async with asyncio.timeout(PATIENCE):
-            while full.resource not in self.xmpp.roster[self.xmpp.boundjid.bare][full.bare].resources:
-                await asyncio.sleep(0.01)
+            await until(lambda: full.resource in self.xmpp.roster[self.xmpp.boundjid.bare][full.bare].resources)
 
     async def ping(self, jid: str, count: int) -> list[float]:
         """Seconds of each of `count` round trips to `jid`, one after another."""

@@ -17,8 +17,10 @@ from ..record import Record
 from ..ways import Way
 
 #: What may go wrong with a way and is no fault of the suite's: it is told in the report.
-TROUBLE = (Failed, RuntimeError, OSError, NoNetworks, NoServer)
+TROUBLE = (Failed, RuntimeError, OSError, ModuleNotFoundError, NoNetworks, NoServer)
 KIB, GIB = 1024, 1024 * MIB
+#: From this size on it matters what else the disk has to write.
+_DISK = 16 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,12 @@ class Scale:
     :ivar in_band: the largest file sent in-band; more is extrapolated.
     :ivar slow_upload: the largest file uploaded to Prosody, as above.
     :ivar shared: the file for many receivers, sent at `cap`.
-    :ivar small: how many small files; `offers`: how many offers; `idle`: how many that nobody accepts.
+    :ivar small: how many small files; `offers`: how many offers; `idle`: how many that nobody accepts, looked at for
+        `quiet` seconds.
     :ivar round_trips: of the distance, in seconds.
+    :ivar losses: shares of packets.
+    :ivar servers: for small files.
+    :ivar changes: how many of the engine's settings to look at.
     :ivar far_lossy: the file by uTP where packets are lost, which takes minutes else.
     """
 
@@ -43,17 +49,37 @@ class Scale:
     small: int = 1000
     offers: int = 1000
     idle: int = 10_000
+    quiet: float = 10.0
     pings: int = 200
     round_trips: tuple[float, ...] = (0.020, 0.100, 0.200)
+    losses: tuple[float, ...] = (0.0, 0.01)
+    servers: tuple[str, ...] = ("prosody", "ejabberd")
+    changes: int = 100
     far: int = 32 * MIB
     far_lossy: int = 4 * MIB
 
 
+#: So little that all rows run within a minute or two; the figures mean nothing.
 QUICK = Scale(
-    large=4 * MIB, sizes=(0, 1, KIB, 64 * KIB, MIB), in_band=256 * KIB, slow_upload=256 * KIB, shared=MIB,
-    cap=4_000_000, receivers=(1, 2), small=10, offers=10, idle=20, pings=10, round_trips=(0.020,), far=256 * KIB,
+    large=4 * MIB,
+    sizes=(0, 1, KIB, 64 * KIB, MIB),
+    in_band=256 * KIB,
+    slow_upload=256 * KIB,
+    shared=MIB,
+    cap=4_000_000,
+    receivers=(1, 2),
+    small=10,
+    offers=10,
+    idle=20,
+    quiet=0.5,
+    pings=10,
+    round_trips=(0.020,),
+    losses=(0.01,),
+    servers=("prosody",),
+    changes=2,
+    far=256 * KIB,
     far_lossy=64 * KIB,
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +98,7 @@ class Row:
     :ivar about: what the table shows, in sentences.
     :ivar reference: the way that the others are compared with.
     :ivar columns: further figures, with their headings and factors.
+    :ivar runs: how often, unless told otherwise.
     :ivar unit: of the figure ``seconds``, which some rows use for something else.
     """
 
@@ -81,6 +108,7 @@ class Row:
     run: Callable[[Bench, Record], Awaitable[None]]
     columns: Mapping[str, tuple[str, float]]
     unit: str = "s"
+    runs: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +119,13 @@ class Entry:
     most: int = 0
 
 
-async def settle() -> None:
-    """Let the disk finish what it has, so that nobody pays for who came before."""
-    await asyncio.to_thread(os.sync)
+async def settle(size: int) -> None:
+    """Before a file of `size`: let the disk finish what it has, and the servers' connections come to rest, so that
+    nobody pays for who came before. (Prosody sends nothing while an answer to the last packet is due, which may take
+    40 ms.)"""
+    if size >= _DISK:
+        await asyncio.to_thread(os.sync)
+    await asyncio.sleep(0.1)
 
 
 async def interleave(bench: Bench, record: Record, case: str, size: int, entries: Mapping[str, Entry]) -> None:
@@ -112,7 +144,7 @@ async def once(bench: Bench, record: Record, case: str, size: int, key: str, ent
         cell.note = f"extrapolated from {in_words(carried)}"
     try:
         source: Path = await bench.places.file(carried)
-        await settle()
+        await settle(carried)
         async with way:
             record.add(cell, await way.carry(source), size / carried if carried else 1.0)
     except TROUBLE as error:

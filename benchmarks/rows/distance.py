@@ -27,7 +27,6 @@ _BIG = {
     "max_out_request_queue": 4000,
     "max_allowed_in_request_queue": 4000,
 }
-_LOSSES = (0.0, 0.01)
 
 
 class Far(Plugin):
@@ -68,7 +67,7 @@ async def run(bench: Bench, record: Record) -> None:
         record.fail(record.cell("all", "sealed"), error)
         return
     for trip in bench.scale.round_trips:
-        for loss in _LOSSES:
+        for loss in bench.scale.losses:
             await _measure(bench, record, trip, loss)
 
 

@@ -10,8 +10,6 @@ from ..record import Record
 from ..ways import Trip
 from . import TROUBLE, Bench, Row
 
-_SECONDS = 10.0
-
 
 async def run(bench: Bench, record: Record) -> None:
     """Once: it takes long, and varies little."""
@@ -22,7 +20,7 @@ async def run(bench: Bench, record: Record) -> None:
 
 
 async def _measure(bench: Bench, record: Record) -> None:
-    count, quiet = bench.scale.idle, 1.0 if bench.runs == 1 else _SECONDS
+    count, quiet = bench.scale.idle, bench.scale.quiet
     folder = bench.places.new_folder("idle")
     one, other = await bench.places.accounts("prosody", "laptop", "phone")
     sending: dict[str, Any] = {"account": one.config(), "config": {"state_dir": str(folder / "state")}}
@@ -59,6 +57,7 @@ ROW = Row(
     title="Idle offers",
     about="10,000 offers to a device that accepts none; each case for as long as the time says.",
     reference="sender",
+    runs=1,
     run=run,
     columns={"rss": ("memory, MiB", 1), "cpu": ("processor time, s", 1)},
 )

@@ -20,7 +20,7 @@ async def run(bench: Bench, record: Record) -> None:
     folder = bench.places.new_folder("small")
     sources = [await bench.places.file(_SIZE, f"small {number}") for number in range(bench.scale.small)]
     ways: dict[str, Callable[[], Way]] = {}
-    for server in ("prosody", "ejabberd"):
+    for server in bench.scale.servers:
         ways[f"sealed, {server}"] = lambda server=server: Plugin(bench.places, server, "sealed", hashed=False)  # type: ignore[misc]
         ways[f"private, {server}"] = lambda server=server: Plugin(bench.places, server, "private", hashed=False)  # type: ignore[misc]
         ways[f"in-band, {server}"] = lambda server=server: InBand(bench.places, server)  # type: ignore[misc]

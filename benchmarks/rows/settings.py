@@ -34,7 +34,8 @@ async def run(bench: Bench, record: Record) -> None:
     for piece in _PIECES:
         name = f"pieces of {in_words(piece)}"
         entries[name] = Entry(partial(_engine, places, name, {}, piece))
-    await interleave(bench, record, in_words(size), size, entries)
+    chosen = dict(list(entries.items())[: bench.scale.changes])
+    await interleave(bench, record, in_words(size), size, chosen)
 
 
 def _engine(places: Any, name: str, change: Mapping[str, Any], piece: int) -> Engine:

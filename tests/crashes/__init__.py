@@ -23,12 +23,14 @@ class Worker:
     """A client with the plugin and a state that outlives it: ``python -m tests.crashes.worker``, again and again.
 
     :ivar told: what it has said in its present life, one mapping a line.
+    :ivar fetched: bytes of the pieces that have arrived in all its lives.
     """
 
     def __init__(self, server: Server, jid: str, home: Path, *options: str, before: tuple[str, ...] = ()) -> None:
         self.home = home
         self.inbox = home / "inbox"
         self.told: list[dict[str, Any]] = []
+        self.fetched = 0
         self._arguments = [
             *before, sys.executable, "-m", "tests.crashes.worker", "--jid", jid, "--host", server.host,
             "--port", str(server.port), "--ca-certs", str(server.ca_certs), "--home", str(home), *options,
@@ -71,16 +73,11 @@ class Worker:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{command}\n".encode())
 
-    @property
-    def moved_by_swarm(self) -> int:
-        """Bytes that the swarm has moved in its present life, those that were thrown away included."""
-        return max((line["swarm"] for line in self.told if "swarm" in line), default=0)
-
-    async def heard(self, condition: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
-        """The first line of its present life for which `condition` is true."""
+    async def heard(self, condition: Callable[[dict[str, Any]], Any], *, after: int = 0) -> dict[str, Any]:
+        """The first line of its present life, the first `after` ones left out, for which `condition` is true."""
         async with asyncio.timeout(PATIENCE):
             while True:
-                found = next((line for line in self.told if condition(line)), None)
+                found = next(filter(condition, self.told[after:]), None)
                 if found is not None:
                     return found
                 assert self._reader is not None
@@ -91,8 +88,10 @@ class Worker:
                 waiting.cancel()
 
     async def moved(self, count: int) -> None:
-        """Wait until `count` bytes are there, in all its lives, or all is over."""
-        await self.heard(lambda line: line.get("had", 0) >= count or line["event"] == "end")
+        """Wait until bytes move, and `count` are there in all its lives, or all is over."""
+        if not any(line["event"] == "end" for line in self.told):
+            after = len(self.told)
+            await self.heard(lambda line: line.get("had", 0) >= count, after=after)
 
     async def ended(self) -> dict[str, Any]:
         """Wait for the end of a transfer."""
@@ -102,7 +101,9 @@ class Worker:
         assert process.stdout is not None
         while line := await process.stdout.readline():
             if line.endswith(b"}\n"):  # else it was killed in mid-sentence
-                self.told.append(json.loads(line))
+                said = json.loads(line)
+                self.fetched += said.get("size", 0)
+                self.told.append(said)
                 self._news.set()
 
 

@@ -13,13 +13,14 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import slixmpp
 
-from slixmpp_bt import OutgoingOffer, Transfer
-from slixmpp_bt.receiving import Receiving
+from slixmpp_bt import Transfer
+from slixmpp_bt.backends._libtorrent.download import TorrentDownload
 
 from ..servers import PASSWORD
 from ..world import Member
@@ -34,9 +35,9 @@ class Life:
         self._xmpp.ca_certs, self._xmpp.enable_direct_tls = options.ca_certs, False
         self._me = Member(self._xmpp, options.home)
         self._closing = False
-        self._moved = 0
         self._online = asyncio.Event()
         self._begun = time.monotonic()
+        _count_pieces(lambda size: self._say("piece", size=size))
         settings = {"auto_accept": options.path is None, "state_dir": options.home / "state", **options.config}
         self._bt = self._me.register(**settings)
         if options.sm:
@@ -47,19 +48,9 @@ class Life:
         self._xmpp.add_event_handler("bt_progress", lambda transfer: self._tell("progress", transfer))
         self._xmpp.add_event_handler("bt_transfer_end", self._ended)
 
-    async def _count(self) -> None:
-        """Add up what the swarm moves: the engine begins anew at 0 whenever it dials again."""
-        before = 0
-        while True:
-            now = sum(map(_by_swarm, self._bt.transfers))
-            self._moved += now - before if now >= before else now
-            before = now
-            await asyncio.sleep(0.05)
-
     async def run(self) -> None:
         """Live until standard input ends."""
         loop = asyncio.get_running_loop()
-        counting = loop.create_task(self._count())
         commands = asyncio.StreamReader()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
         self._connect()
@@ -73,7 +64,6 @@ class Life:
         while command := (await commands.readline()).decode().strip():
             await self._do(command)
         self._closing = True
-        counting.cancel()
         await self._bt.aclose()
         await self._xmpp.disconnect()
 
@@ -109,20 +99,23 @@ class Life:
 
     def _tell(self, event: str, transfer: Transfer, **more: Any) -> None:
         progress = transfer.progress
-        counts = {"had": progress.transferred, "total": progress.total, "swarm": self._moved}
-        self._say(event, state=transfer.state, **counts, **more)
+        self._say(event, state=transfer.state, had=progress.transferred, total=progress.total, **more)
 
     def _say(self, event: str, **more: Any) -> None:
         print(json.dumps({"event": event, "at": time.time(), **more}), flush=True)
 
 
-def _by_swarm(transfer: Transfer) -> int:
-    """Bytes that went over the swarm in this life, those that were thrown away included."""
-    if isinstance(transfer.offer, OutgoingOffer):
-        return transfer.offer.seeding.uploaded()
-    side = transfer._side
-    assert isinstance(side, Receiving)
-    return side._download.status().downloaded if side._download is not None else 0
+def _count_pieces(tell: Callable[[int], None]) -> None:
+    """Tell the size of each piece as soon as it has arrived: a process that is killed has no time for a sum, and the
+    engine's own figures are up to a second old."""
+    store = TorrentDownload.piece_verified
+
+    def piece_verified(download: TorrentDownload, piece: int) -> None:
+        if piece not in download.have():
+            tell(download._manifest.piece_size(piece))
+        store(download, piece)
+
+    TorrentDownload.piece_verified = piece_verified  # type: ignore[method-assign]
 
 
 def _figures() -> dict[str, float]:

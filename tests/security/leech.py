@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import ssl
 from contextlib import suppress
 from pathlib import Path
@@ -15,8 +16,8 @@ UNCHOKE, INTERESTED, REQUEST, PIECE = 1, 2, 6, 7
 
 
 def handshake(info_hash: bytes) -> bytes:
-    """The first 68 bytes of a connection."""
-    return b"\x13BitTorrent protocol" + bytes(8) + info_hash[:20] + b"-XX0000-0123456789ab"
+    """The first 68 bytes of a connection, each time of another peer."""
+    return b"\x13BitTorrent protocol" + bytes(8) + info_hash[:20] + secrets.token_bytes(20)
 
 
 def context(directory: Path, admission: Admission | None = None) -> ssl.SSLContext:

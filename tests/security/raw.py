@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from xml.etree.ElementTree import Element
 
 import slixmpp
@@ -15,6 +15,7 @@ from slixmpp.exceptions import IqError
 from slixmpp.stanza import Iq, Message
 from slixmpp.xmlstream.handler import Callback
 from slixmpp.xmlstream.matcher import MatchXPath, StanzaPath
+from slixmpp.xmlstream.stanzabase import StanzaBase
 
 from slixmpp_bt import stanza
 from slixmpp_bt.messages import Offer, Request, Withdraw
@@ -69,7 +70,7 @@ class Raw:
         try:
             found: Element = (await iq.send(timeout=PATIENCE)).xml
         except IqError as error:
-            return error.iq.xml
+            found = error.iq.xml
         return found
 
     def tell(self, to: JID, message: Offer | Withdraw, *, ifrom: JID | None = None, mtype: str = "chat") -> None:
@@ -79,10 +80,11 @@ class Raw:
         stanza.fill_message(built, message)
         built.send()
 
-    def _offered(self, message: Message) -> None:
-        self.offers += stanza.find_offers(message)
+    def _offered(self, message: StanzaBase) -> None:
+        self.offers += stanza.find_offers(cast(Message, message))
 
-    def _request(self, iq: Iq) -> None:
+    def _request(self, received: StanzaBase) -> None:
+        iq = cast(Iq, received)
         request = stanza.find(iq)
         assert request is not None
         self.asked.append(request)

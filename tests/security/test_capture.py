@@ -8,6 +8,7 @@ import base64
 from pathlib import Path
 
 import pytest
+import slixmpp
 
 from slixmpp_bt.constants import Mode, Route
 from slixmpp_bt.testing import LoopbackServer
@@ -34,6 +35,7 @@ async def test_capture_of_everything_shows_content_only_of_private_offers(
             for one in (alice, bob):
                 one.register(mode=mode, routes=[str(route)], backend=taps.engine, auto_accept=True)
                 await server.connect(one.xmpp)
+                assert isinstance(one.xmpp, slixmpp.ClientXMPP)
                 await one.xmpp.get_roster()
                 one.xmpp.send_presence()
             await visible(alice, bob)

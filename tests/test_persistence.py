@@ -1,0 +1,549 @@
+"""What outlasts a restart: clients that close, or die at some moment, and come back with the same state."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import shutil
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slixmpp_bt import Cancelled, Declined, Route, SourceChanged, State, StorageError, Transfer
+from slixmpp_bt import manifest as manifests
+from slixmpp_bt.constants import NS
+
+from .servers import Loopback
+from .world import Member, digest, make_file, until, visible
+
+SIZE = 3_000_000
+#: Bytes per second at which there is time to do something in the middle.
+SLOW = 1_500_000
+#: Seconds until a test gives up: a receiver may notice only after 10 that nothing comes any more, and asks every 5.
+PATIENCE = 40.0
+
+
+class Person:
+    """An account with one device, whose client starts and ends while its directories stay."""
+
+    def __init__(self, server: Loopback, account: Any, home: Path, **config: Any) -> None:
+        self._server = server
+        self._account = account
+        self._home = home
+        self._config = config
+        self.friends = False
+        self.one: Member
+
+    async def start(
+        self, resource: str = "device", *, presence: bool = True, later: float = 0.0, **config: Any
+    ) -> Member:
+        """A new client with what the last one left, so many seconds `later`. Returns once that is taken up."""
+        self.one = Member(self._server.client(f"{self._account}/{resource}"), self._home)
+        self.one.register(**{"state_dir": self._home / "state", **self._config, **config})
+        self.one.bt._context.now = lambda: time.time() + later
+        await self._server.connect(self.one.xmpp, presence=presence)
+        await self.one.bt._ready.wait()
+        return self.one
+
+    async def another(self, resource: str) -> Member:
+        """One more client beside the first, on the same state."""
+        first = self.one
+        second = await self.start(resource)
+        self.one = first
+        return second
+
+    async def befriend(self, other: Person) -> None:
+        """Let the two see each other's presence."""
+        await self._server.subscribe(self._account, other._account)
+        self.friends = other.friends = True
+
+    async def stop(self) -> None:
+        """Close everything in good order."""
+        await self.one.bt.aclose()
+        await self.one.xmpp.disconnect()
+
+    async def crash(self) -> None:
+        """End as by a kill at this moment: nothing that happens from now on is kept."""
+        await self.one.bt._context.state.aclose()
+        await self.stop()
+
+    async def kept_open_copy(self) -> None:
+        """Die, and keep a copy of everything as it was at that moment."""
+        await self.crash()
+        shutil.copytree(self._home, self._home.with_name("copy"))
+
+    async def put_back(self) -> None:
+        """Have everything as it was when the copy was made."""
+        shutil.rmtree(self._home)
+        shutil.copytree(self._home.with_name("copy"), self._home)
+
+    @property
+    def database(self) -> Path:
+        [path] = (self._home / "state").glob("*.db")
+        return path
+
+
+class Two:
+    """A sender and a receiver who see each other's presence."""
+
+    def __init__(self, alice: Person, bob: Person, home: Path) -> None:
+        self.alice, self.bob, self.home = alice, bob, home
+
+    async def start(self, **receiver: Any) -> tuple[Member, Member]:
+        alice, bob = await self.alice.start(), await self.bob.start(**{"auto_accept": True, **receiver})
+        if self.alice.friends:
+            await visible(alice, bob)
+        return alice, bob
+
+    def file(self, size: int = SIZE, name: str = "file") -> Path:
+        return make_file(self.home / name, size)
+
+    async def running(self, **receiver: Any) -> tuple[Path, Transfer, Transfer]:
+        """A transfer of which a part is there: its source, the sender's side, the receiver's."""
+        alice, bob = await self.start(**receiver)
+        alice.bt.configure(upload_limit=SLOW)
+        source = self.file()
+        sending = await alice.bt.send_file(bob.jid if not self.alice.friends else bob.jid.bare, source)
+        receiving: Transfer = await bob.expect("bt_transfer_start")
+        await until(lambda: receiving.progress.transferred > 300_000)
+        return source, sending, receiving
+
+
+@pytest.fixture
+async def strangers(tmp_path: Path) -> AsyncIterator[Two]:
+    """Two who do not see each other's presence."""
+    async with Loopback() as server:
+        a, b = await server.add_user("alice"), await server.add_user("bob")
+        yield Two(Person(server, a, tmp_path / "alice"), Person(server, b, tmp_path / "bob"), tmp_path)
+
+
+@pytest.fixture
+async def two(strangers: Two) -> Two:
+    """Two who do."""
+    await strangers.alice.befriend(strangers.bob)
+    return strangers
+
+
+def fast(*members: Member) -> None:
+    """Lift the cap."""
+    for one in members:
+        one.bt.configure(upload_limit=None)
+
+
+async def over(*transfers: Transfer) -> list[Path]:
+    """Wait for the end of all."""
+    async with asyncio.timeout(PATIENCE):
+        return [await transfer.wait() for transfer in transfers]
+
+
+async def resumed(one: Member) -> Transfer:
+    """The one transfer that a client has after its start."""
+    await until(lambda: one.bt.transfers)
+    [transfer] = one.bt.transfers
+    return transfer
+
+
+async def came_true(condition: Any) -> None:
+    """As ``until``, for what takes a few retries."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def published(one: Member) -> list[str]:
+    return sorted(path.name for path in one.inbox.iterdir())
+
+
+@pytest.mark.parametrize("how", ["stop", "crash"])
+@pytest.mark.parametrize("who", ["alice", "bob"])
+async def test_transfer_interrupted_by_a_restart_goes_on(two: Two, how: str, who: str) -> None:
+    source, sending, receiving = await two.running()
+    person = getattr(two, who)
+    await getattr(person, how)()
+    assert len(two.bob.one.leftovers()) > 0
+    one = await person.start(**({"auto_accept": True} if who == "bob" else {}))
+    again = await resumed(one)
+    assert again.id == receiving.id
+    fast(two.alice.one)
+    sending, receiving = (again, receiving) if who == "alice" else (sending, again)
+    [_, path] = await over(sending, receiving)
+    await receiving.released()
+    assert digest(path) == digest(source)
+    assert published(two.bob.one) == [source.name]
+    assert receiving.routes == {Route.SWARM: SIZE}
+    assert [two.alice.one.bt.offers, two.bob.one.bt.offers] == [(), ()]
+
+
+@pytest.mark.parametrize("who", ["alice", "bob"])
+async def test_side_that_comes_back_under_another_name_is_found(two: Two, who: str) -> None:
+    _source, sending, receiving = await two.running()
+    person = getattr(two, who)
+    await person.stop()
+    one = await person.start("elsewhere", **({"auto_accept": True} if who == "bob" else {}))
+    again = await resumed(one)
+    fast(two.alice.one)
+    sending, receiving = (again, receiving) if who == "alice" else (sending, again)
+    await over(sending, receiving)
+    assert receiving.peer == two.alice.one.jid
+    assert sending.peer == two.bob.one.jid
+
+
+async def test_both_under_other_names_find_each_other_without_presence(strangers: Two) -> None:
+    await strangers.running()
+    await strangers.alice.stop()
+    await strangers.bob.stop()
+    alice = await strangers.alice.start("there")
+    bob = await strangers.bob.start("elsewhere", auto_accept=True)
+    fast(alice)
+    await over(await resumed(bob), await resumed(alice))
+
+
+async def test_pause_survives_a_restart(two: Two) -> None:
+    _, sending, receiving = await two.running()
+    await receiving.pause()
+    await two.bob.stop()
+    bob = await two.bob.start(auto_accept=True)
+    again = await resumed(bob)
+    assert again.state is State.PAUSED
+    fast(two.alice.one)
+    await again.resume()
+    await over(again, sending)
+
+
+async def test_pause_of_the_sender_survives_a_restart(two: Two) -> None:
+    _, sending, receiving = await two.running()
+    await sending.pause()
+    await two.alice.stop()
+    alice = await two.alice.start()
+    again = await resumed(alice)
+    assert again.state is State.PAUSED
+    await again.resume()
+    await over(again, receiving)
+
+
+async def test_offer_not_accepted_is_valid_after_a_restart(two: Two) -> None:
+    alice, bob = await two.start(auto_accept=False)
+    await alice.bt.send_file(bob.jid.bare, two.file())
+    offer = await bob.expect_offer()
+    await two.alice.stop()
+    alice = await two.alice.start()
+    sending = await resumed(alice)
+    assert sending.state is State.OFFERED
+    await over(await offer.accept(), sending)
+
+
+async def test_unanswered_offer_is_told_again(two: Two) -> None:
+    alice, bob = await two.start(auto_accept=False)
+    sending = await alice.bt.send_file(bob.jid.bare, two.file())
+    first = await bob.expect_offer()
+    await two.bob.stop()
+    bob = await two.bob.start()
+    offer = await bob.expect_offer()
+    assert (offer.id, offer.name, offer.size, offer.files) == (first.id, "file", SIZE, first.files)
+    await over(await offer.accept(), sending)
+
+
+async def test_expired_offer_is_not_told_again(two: Two) -> None:
+    alice, bob = await two.start(auto_accept=False)
+    await alice.bt.send_file(bob.jid.bare, two.file(), expires=3600)
+    await bob.expect_offer()
+    await two.bob.stop()
+    await two.alice.stop()
+    bob, alice = await two.bob.start(later=5000), await two.alice.start(later=5000)
+    assert bob.bt.offers == ()
+    assert bob.told("bt_offer") == []
+    await alice.expect("bt_transfer_end")
+    assert alice.bt.offers == ()
+
+
+async def test_choice_of_files_survives_a_restart(two: Two) -> None:
+    alice, bob = await two.start(auto_accept=False)
+    for name in ("one", "two", "three"):
+        make_file(two.home / "folder" / name, 400_000)
+    alice.bt.configure(upload_limit=200_000)
+    await alice.bt.send_file(bob.jid.bare, two.home / "folder")
+    offer = await bob.expect_offer()
+    await offer.accept(select=[file for file in offer.files if file.path.name != "two"])
+    for _ in range(2):  # the second time it was never opened before
+        await two.bob.crash()
+        bob = await two.bob.start()
+    receiving = await resumed(bob)
+    fast(alice)
+    [path] = await over(receiving)
+    assert digest(path).keys() == {"one", "three"}
+
+
+async def test_file_offered_again_is_not_hashed_again(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[Path] = []
+    original = manifests.hash_files
+
+    async def hash_files(sources: Any, *arguments: Any) -> list[bytes]:
+        hashed.extend(source.path for source in sources)
+        return await original(sources, *arguments)
+
+    monkeypatch.setattr(manifests, "hash_files", hash_files)
+    source = two.file()
+    alice, bob = await two.start()
+    await over(await alice.bt.send_file(bob.jid.bare, source))
+    assert len(hashed) == 1
+    await two.alice.stop()
+    alice = await two.alice.start()
+    await visible(alice, bob)
+    await over(await alice.bt.send_file(bob.jid.bare, source))
+    assert len(hashed) == 1
+
+
+@pytest.mark.parametrize("whom", ["two", "strangers"])
+async def test_completion_is_told_after_the_senders_absence(request: pytest.FixtureRequest, whom: str) -> None:
+    two: Two = request.getfixturevalue(whom)
+    _, _, receiving = await two.running()
+    fast(two.alice.one)
+    two.alice.one.xmpp.add_filter("in", lambda stanza: None if _is_end(stanza) else stanza)
+    await over(receiving)
+    await two.alice.stop()
+    await two.bob.stop()
+    bob = await two.bob.start()
+    assert bob.bt._context.outbox.waiting
+    alice = await two.alice.start("elsewhere")
+    sending = await resumed(alice)
+    await over(sending)
+    await came_true(lambda: not bob.bt._context.outbox.waiting)
+
+
+def _is_end(stanza: Any) -> bool:
+    return stanza.xml.find(f"{{{NS}}}end") is not None
+
+
+@pytest.mark.parametrize("who", ["alice", "bob"])
+async def test_cancelling_is_told_after_the_others_absence(two: Two, who: str) -> None:
+    _, sending, receiving = await two.running()
+    away, here = (two.alice, receiving) if who == "alice" else (two.bob, sending)
+    await away.stop()
+    await here.cancel("no more")
+    one = await away.start("elsewhere")
+    end: Transfer = await one.expect("bt_transfer_end")
+    with pytest.raises(Cancelled, match="no more"):
+        await end.wait()
+    await end.released()
+    assert two.bob.one.leftovers() == []
+
+
+async def test_cancelling_is_told_without_presence(strangers: Two) -> None:
+    _, sending, _ = await strangers.running()
+    await strangers.bob.stop()
+    await sending.cancel("no more")
+    await strangers.alice.stop()
+    await strangers.alice.start("elsewhere")
+    bob = await strangers.bob.start("elsewhere")
+    end: Transfer = await bob.expect("bt_transfer_end")
+    with pytest.raises(Cancelled, match="no more"):
+        await end.wait()
+
+
+async def test_declining_is_told_after_the_senders_absence(two: Two) -> None:
+    alice, bob = await two.start(auto_accept=False)
+    await alice.bt.send_file(bob.jid.bare, two.file())
+    offer = await bob.expect_offer()
+    await two.alice.stop()
+    await offer.decline("not now")
+    await two.bob.stop()
+    await two.bob.start()
+    alice = await two.alice.start("elsewhere")
+    end: Transfer = await alice.expect("bt_transfer_end")
+    with pytest.raises(Declined, match="not now"):
+        await end.wait()
+
+
+async def test_accepting_a_withdrawn_offer_says_so_after_a_restart(two: Two) -> None:
+    alice, bob = await two.start(auto_accept=False)
+    outgoing = await alice.bt.offer(bob.jid, two.file())
+    await bob.expect_offer()
+    await two.bob.crash()
+    await outgoing.withdraw()
+    bob = await two.bob.start()
+    offer = await bob.expect_offer()
+    receiving = await offer.accept()
+    with pytest.raises(Cancelled):
+        await over(receiving)
+
+
+@pytest.mark.parametrize("change", ["changed", "moved", "deleted"])
+async def test_source_that_changed_meanwhile_ends_its_offer(two: Two, change: str) -> None:
+    source, _, receiving = await two.running()
+    await two.alice.stop()
+    if change == "changed":
+        make_file(source, SIZE, seed=2)
+    elif change == "moved":
+        source.rename(source.with_name("elsewhere"))
+    else:
+        source.unlink()
+    alice = await two.alice.start()
+    sending = await resumed(alice)
+    for transfer in (sending, receiving):
+        with pytest.raises(SourceChanged):
+            await over(transfer)
+        await transfer.released()
+    assert published(two.bob.one) == []
+
+
+@pytest.mark.parametrize("harm", ["zeroed", "cut", "replaced", "removed", "linked"])
+async def test_damaged_part_file_is_noticed_and_fetched_again(two: Two, harm: str) -> None:
+    source, sending, _ = await two.running()
+    await two.bob.crash()
+    [part] = [path for path in two.bob.one.inbox.rglob("*") if path.is_file()]
+    if harm == "zeroed":
+        part.write_bytes(bytes(part.stat().st_size))
+    elif harm == "cut":
+        os.truncate(part, part.stat().st_size // 3)
+    elif harm == "replaced":
+        part.write_bytes(random.randbytes(SIZE))
+    elif harm == "removed":
+        shutil.rmtree(part.parent)
+    else:
+        part.unlink()
+        part.symlink_to(make_file(two.home / "innocent", 1000))
+    bob = await two.bob.start(auto_accept=True)
+    receiving = await resumed(bob)
+    fast(two.alice.one)
+    if harm == "linked":
+        with pytest.raises(StorageError):
+            await over(receiving)
+        assert (two.home / "innocent").stat().st_size == 1000
+        return
+    [path, _] = await over(receiving, sending)
+    assert digest(path) == digest(source)
+
+
+async def test_file_is_published_once_if_killed_before_saying_so(two: Two) -> None:
+    source, sending, receiving = await two.running()
+    side: Any = receiving._side
+    record = side.save
+
+    def die_then() -> None:
+        record()
+        asyncio.ensure_future(two.bob.crash()).add_done_callback(lambda _: gone.set())
+        side.transfer.feed = lambda *_: False
+
+    gone = asyncio.Event()
+    side.save = lambda: die_then() if side._published is not None else record()
+    fast(two.alice.one)
+    await asyncio.wait_for(gone.wait(), PATIENCE)
+    assert source.name in published(two.bob.one)
+    bob = await two.bob.start()
+    again = await resumed(bob)
+    assert await over(again, sending) == [bob.inbox / source.name, source]
+    await again.released()
+    assert published(bob) == [source.name]
+
+
+async def test_second_client_on_the_same_state_works_without(
+    two: Two, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    alice, bob = await two.start()
+    second = await two.alice.another("second")
+    assert "going on without persistence" in caplog.text
+    assert "in use" in caplog.text
+    await visible(second, bob)
+    await over(await second.bt.send_file(bob.jid.bare, two.file()))
+    assert second.bt._context.state.path is None
+    assert alice.bt._context.state.path is not None
+    await second.bt.aclose()
+
+
+async def test_offer_that_was_being_hashed_begins_anew(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice, bob = await two.start()
+    original, forever = manifests.hash_files, asyncio.Event()
+
+    async def never(*_: Any) -> list[bytes]:
+        await forever.wait()
+        raise AssertionError
+
+    monkeypatch.setattr(manifests, "hash_files", never)
+    source = two.file()
+    first = await alice.bt.send_file(bob.jid.bare, source)
+    assert first.state is State.PREPARING
+    await two.alice.crash()
+    monkeypatch.setattr(manifests, "hash_files", original)
+    alice = await two.alice.start()
+    sending = await resumed(alice)
+    await over(sending)
+    assert digest(bob.inbox / source.name) == digest(source)
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_offer_hashed_but_not_sent_is_sent_later(two: Two, known: bool) -> None:
+    """Offered while there was no connection, and closed before there was one."""
+    alice, bob = await two.start()
+    alice.xmpp.send_presence(ptype="unavailable") if known else None
+    alice.bt._connection.session_ended()
+    offer = await alice.bt.offer(bob.jid.bare, two.file()) if known else None
+    sending = await alice.bt.send_file(bob.jid, two.file()) if offer is None else None
+    await until(lambda: (offer or sending.offer).state is State.OFFERED)  # type: ignore[union-attr]
+    await two.alice.crash()
+    await two.alice.start()
+    receiving: Transfer = await bob.expect("bt_transfer_start")
+    await over(receiving)
+
+
+@pytest.mark.parametrize("moment", ["hashing", "offered", "contact", "running", "paused", "publishing"])
+@pytest.mark.parametrize("how", ["aclose", "disable"])
+async def test_closing_ends_in_bounded_time(two: Two, moment: str, how: str) -> None:
+    alice, bob = await two.start(auto_accept=moment not in ("offered", "contact"))
+    alice.bt.configure(upload_limit=SLOW if moment != "publishing" else None)
+    sending = await alice.bt.send_file(bob.jid.bare, two.file())
+    if moment == "contact":
+        offer = await bob.expect_offer()
+        alice.bt._ready.clear()  # it does not answer any more
+        await offer.accept()
+    elif moment == "offered":
+        await bob.expect_offer()
+    elif moment != "hashing":
+        receiving: Transfer = await bob.expect("bt_transfer_start")
+        await until(lambda: receiving.progress.transferred > 100_000)
+        if moment == "paused":
+            await sending.pause()
+    async with asyncio.timeout(15):
+        for one in (alice, bob):
+            if how == "disable":
+                plugin = one.bt
+                one.disable()
+                await until(lambda plugin=plugin: plugin._ended)
+            await one.bt.aclose() if how == "aclose" else await plugin.aclose()
+
+
+def _cut(path: Path, chance: random.Random) -> None:
+    """Shorten the database, or the log beside it, at random."""
+    log_file = path.with_name(f"{path.name}-wal")
+    victim = chance.choice([p for p in (path, log_file) if p.exists() and p.stat().st_size])
+    os.truncate(victim, chance.randrange(victim.stat().st_size))
+
+
+CUTS = [pytest.param(8, id="8cuts"), pytest.param(100, id="100cuts", marks=pytest.mark.acceptance)]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("cuts", CUTS)
+async def test_database_cut_anywhere_never_stops_the_plugin(
+    two: Two, cuts: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    chance = random.Random(cuts)
+    source, _, receiving = await two.running()
+    await two.bob.kept_open_copy()
+    fast(two.alice.one)
+    for _ in range(cuts):
+        await two.bob.put_back()
+        _cut(two.bob.database, chance)
+        bob = await two.bob.start()
+        for transfer in bob.bt.transfers:
+            path = await asyncio.wait_for(transfer.wait(), PATIENCE)
+            assert digest(path) == digest(source)
+        for name in published(bob):
+            if not name.startswith("."):
+                assert digest(bob.inbox / name) == digest(source)
+        await two.bob.stop()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
