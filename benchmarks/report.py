@@ -24,7 +24,7 @@ def write(folder: Path, machine: dict[str, str], rows: Sequence[tuple[str, Row, 
 
 
 def _section(name: str, row: Row, record: Record, chart: Path | None) -> list[str]:
-    lines = ["", row.title, "-" * len(row.title), "", row.about, ""]
+    lines = ["", row.title, "~" * len(row.title), "", row.about, ""]
     busy = " and ".join(f"{load:.1f}" for load in record.load)
     runs = f"{record.runs} interleaved run{'s' if record.runs > 1 else ''}"
     small = " Small sizes, to see that it runs: the figures mean nothing." if record.quick else ""
@@ -33,7 +33,8 @@ def _section(name: str, row: Row, record: Record, chart: Path | None) -> list[st
         "",
     ]
     if chart is not None:
-        lines += [f".. image:: {chart.parent.name}/{chart.name}", f"    :alt: {row.title}: the medians of the table below.", ""]
+        alt = f"    :alt: {row.title}: the medians of the table below."
+        lines += [f".. image:: {chart.parent.name}/{chart.name}", alt, ""]
     lines += _matrix(row, record) if name == "sizes" else _cells(row, record)
     return lines + _insides(record)
 

@@ -360,13 +360,15 @@ class Exchange:
             offer.contact(peer)
 
     def _schedule(self) -> None:
-        if self._sweeper is None and not self._closed and (self._outgoing or self._incoming or self._past):
+        something = self._outgoing or self._incoming or self._past or self._context.outbox
+        if self._sweeper is None and not self._closed and something:
             self._sweeper = asyncio.get_running_loop().call_later(_SWEEP, self._sweep)
 
     def _sweep(self) -> None:
         self._sweeper = None
         now = self._context.now()
         self._context.outbox.prune(now)
+        self._context.tasks.spawn(self._context.outbox.seek(now), "seek")
         for own in list(self._outgoing.values()):
             if own.expires.timestamp() <= now:
                 own.expire()

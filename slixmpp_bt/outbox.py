@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from slixmpp import JID
 
 from .errors import BTError, PeerGone, ProtocolError
-from .messages import End
+from .messages import End, Seek
 from .state import SavedLetter, State
 from .tasks import Tasks
 from .wire import Wire
@@ -20,6 +20,8 @@ NOT_NOW = frozenset({
     "internal-server-error", "item-not-found", "recipient-unavailable", "remote-server-not-found",
     "remote-server-timeout", "resource-constraint", "service-unavailable",
 })  # fmt: skip
+#: Whom nobody can reach is sought after so many seconds at first, then ever more rarely, and at least this often.
+_SEEK_FIRST, _SEEK_MOST = 25.0, 900.0
 #: So many Ends are kept for one account, and for so many accounts; the oldest goes first.
 _MAX_LETTERS, _MAX_ACCOUNTS = 256, 1_000
 
@@ -36,6 +38,9 @@ class _Letter:
     #: Whether it is under way, and whether there was contact since it left.
     sending: bool = False
     again: bool = False
+    #: When the other side is to be sought, and how long to wait after that.
+    seek_at: float = 0.0
+    patience: float = _SEEK_FIRST
 
     @property
     def record(self) -> SavedLetter:
@@ -101,6 +106,19 @@ class Outbox:
             self.prune(now, account)
             for letter in self._letters.get(account, ()):
                 self._send(letter, peer)
+
+    async def seek(self, now: float) -> None:
+        """Ask those who could not be told where they are: they may be there under another name, and see no presence of
+        this side. To be called now and then."""
+        late = [letter for letters in self._letters.values() for letter in letters if letter.seek_at <= now]
+        for letter in late:
+            letter.patience = min(2 * letter.patience, _SEEK_MOST) if letter.seek_at else _SEEK_FIRST
+            letter.seek_at = now + letter.patience
+        for letter in late:
+            try:
+                await self._wire.send(Seek(letter.end.id), JID(letter.to.bare), sender=letter.sender, mtype="headline")
+            except BTError as error:
+                log.debug("%s was not sought: %s", letter.to.bare, error)
 
     def prune(self, now: float, account: str | None = None) -> None:
         """Forget what is too old."""

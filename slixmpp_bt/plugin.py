@@ -292,6 +292,7 @@ class XEP_BT(BasePlugin):
         await self._backend.aclose()
         await self._context.state.aclose()
         self._connection.close()
+        self._ready.set()  # whoever still waits is told that nothing is here
 
     # inside
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ..process import remote
 from ..record import Record
-from ..ways import InBand, Plugin, Trip, Upload, Way
+from ..ways import InBand, Plugin, Trip, Upload
 from . import KIB, TROUBLE, Bench, Row
 
 _SIZE = 10 * KIB
@@ -19,12 +20,14 @@ async def run(bench: Bench, record: Record) -> None:
     """Small files by the ways that need nothing but a server; then offers that nobody accepts."""
     folder = bench.places.new_folder("small")
     sources = [await bench.places.file(_SIZE, f"small {number}") for number in range(bench.scale.small)]
-    ways: dict[str, Callable[[], Way]] = {}
+    ways: dict[str, Callable[[], Plugin | InBand | Upload]] = {}
     for server in bench.scale.servers:
-        ways[f"sealed, {server}"] = lambda server=server: Plugin(bench.places, server, "sealed", hashed=False)  # type: ignore[misc]
-        ways[f"private, {server}"] = lambda server=server: Plugin(bench.places, server, "private", hashed=False)  # type: ignore[misc]
-        ways[f"in-band, {server}"] = lambda server=server: InBand(bench.places, server)  # type: ignore[misc]
-        ways[f"http, {server}"] = lambda server=server: Upload(bench.places, server)  # type: ignore[misc]
+        ways |= {
+            f"sealed, {server}": partial(Plugin, bench.places, server, "sealed", hashed=False),
+            f"private, {server}": partial(Plugin, bench.places, server, "private", hashed=False),
+            f"in-band, {server}": partial(InBand, bench.places, server),
+            f"http, {server}": partial(Upload, bench.places, server),
+        }
     for _ in range(bench.runs):
         for key, make in ways.items():
             way = make()
@@ -32,7 +35,6 @@ async def run(bench: Bench, record: Record) -> None:
             cell = record.cell(f"files of 10 KiB, {server}", key.partition(",")[0], way.title)
             try:
                 async with way:
-                    assert isinstance(way, Plugin | InBand | Upload)
                     trip = await way.carry_many(sources, _AT_ONCE)
                 record.add(cell, Trip(trip.seconds / len(sources), {"rate": len(sources) / trip.seconds}))
             except TROUBLE as error:

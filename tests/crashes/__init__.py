@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import slixmpp
+
 from ..servers import Server
 
 ROOT = Path(__file__).parent.parent.parent
@@ -27,6 +29,7 @@ class Worker:
     """
 
     def __init__(self, server: Server, jid: str, home: Path, *options: str, before: tuple[str, ...] = ()) -> None:
+        self.jid = slixmpp.JID(jid)
         self.home = home
         self.inbox = home / "inbox"
         self.told: list[dict[str, Any]] = []
@@ -35,6 +38,7 @@ class Worker:
             *before, sys.executable, "-m", "tests.crashes.worker", "--jid", jid, "--host", server.host,
             "--port", str(server.port), "--ca-certs", str(server.ca_certs), "--home", str(home), *options,
         ]  # fmt: skip
+        self.inbox.mkdir(parents=True)
         self._process: asyncio.subprocess.Process | None = None
         self._news = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
@@ -55,6 +59,14 @@ class Worker:
             if self._process.returncode is None:
                 os.killpg(self._process.pid, signal.SIGKILL)
             await self._process.wait()
+            await self._reader
+
+    async def died(self) -> None:
+        """Wait until it is dead by its own hand."""
+        assert self._process is not None
+        assert self._reader is not None
+        async with asyncio.timeout(PATIENCE):
+            assert await self._process.wait() == -signal.SIGKILL
             await self._reader
 
     async def stop(self) -> None:
@@ -92,6 +104,17 @@ class Worker:
         if not any(line["event"] == "end" for line in self.told):
             after = len(self.told)
             await self.heard(lambda line: line.get("had", 0) >= count, after=after)
+
+    async def asked(self, condition: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        """Ask for its counts until `condition` is true of them."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                after = len(self.told)
+                self.say("counts")
+                counts = await self.heard(lambda line: line["event"] == "counts", after=after)
+                if condition(counts):
+                    return counts
+                await asyncio.sleep(0.05)
 
     async def ended(self) -> dict[str, Any]:
         """Wait for the end of a transfer."""

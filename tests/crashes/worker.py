@@ -2,7 +2,8 @@
 
 It connects, and again whenever the connection is lost, takes up what its last life left, and says what happens as one
 JSON object a line. With ``--path`` its first life sends a file. It lives until its standard input ends; until then it
-takes commands from there, one a line: ``pause``, ``resume``, ``cancel``, ``counts``.
+takes commands from there, one a line: ``pause``, ``resume``, ``cancel``, ``counts`` (say how things are), ``fill`` and
+``free`` (the disk of the inbox).
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +25,11 @@ import slixmpp
 
 from slixmpp_bt import Transfer
 from slixmpp_bt.backends._libtorrent.download import TorrentDownload
+from slixmpp_bt.receiving import Receiving
+from slixmpp_bt.storage import Landing
 
 from ..servers import PASSWORD
-from ..world import Member
+from ..world import Member, digest
 
 
 class Life:
@@ -37,6 +43,8 @@ class Life:
         self._closing = False
         self._online = asyncio.Event()
         self._begun = time.monotonic()
+        if options.die is not None:
+            _die_at(options.die)
         _count_pieces(lambda size: self._say("piece", size=size))
         settings = {"auto_accept": options.path is None, "state_dir": options.home / "state", **options.config}
         self._bt = self._me.register(**settings)
@@ -56,7 +64,7 @@ class Life:
         self._connect()
         await self._online.wait()
         await self._bt._ready.wait()
-        self._say("ready", offers=len(self._bt.offers), seconds=time.monotonic() - self._begun, **_figures())
+        self._say("ready", seconds=time.monotonic() - self._begun, **self._counts())
         sent = self._options.home / "sent"
         if self._options.path is not None and not sent.exists():
             sent.touch()
@@ -84,16 +92,35 @@ class Life:
 
     async def _do(self, command: str) -> None:
         if command == "counts":
-            self._say("counts", offers=len(self._bt.offers), **_figures())
-        for transfer in self._bt.transfers:
-            if command in ("pause", "resume", "cancel"):
+            self._say("counts", **self._counts())
+        elif command == "fill":
+            _fill(self._filler)
+            self._say("filled")
+        elif command == "free":
+            self._filler.unlink()
+        else:
+            for transfer in self._bt.transfers:
                 await getattr(transfer, command)()
                 self._tell(command, transfer)
+
+    @property
+    def _filler(self) -> Path:
+        return self._me.inbox / "filler"
+
+    def _counts(self) -> dict[str, Any]:
+        backend: Any = self._bt._backend
+        torrents = backend._session.engine.get_torrents() if backend._session is not None else ()
+        why = [transfer.diagnosis for transfer in self._bt.transfers]
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        figures = {"rss_mib": usage.ru_maxrss / 1024, "cpu": usage.ru_utime + usage.ru_stime}
+        return {"offers": len(self._bt.offers), "torrents": len(torrents), "why": why, **figures}
 
     async def _ended(self, transfer: Transfer) -> None:
         if self._closing:
             return
-        self._tell("end", transfer, path=str(transfer.path), error=str(transfer.error) if transfer.error else None)
+        error = str(transfer.error) if transfer.error else None
+        whole = digest(transfer.path)[""] if transfer.complete and transfer.path is not None else None
+        self._tell("end", transfer, path=str(transfer.path), sha256=whole, error=error)
         await transfer.released()
         self._say("released")
 
@@ -118,9 +145,29 @@ def _count_pieces(tell: Callable[[int], None]) -> None:
     TorrentDownload.piece_verified = piece_verified  # type: ignore[method-assign]
 
 
-def _figures() -> dict[str, float]:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return {"rss_mib": usage.ru_maxrss / 1024, "cpu": usage.ru_utime + usage.ru_stime}
+def _fill(path: Path) -> None:
+    """Leave no room on the disk."""
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(64 * 1024)):
+            pass
+
+
+def _die_at(moment: str) -> None:
+    """Be killed once the file is published: before that is noted down, or before the sender is told."""
+    publish = Landing.publish
+
+    async def published(landing: Landing) -> Path:
+        path = await publish(landing)
+        if moment == "published":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return path
+
+    def tell(side: Receiving, *_: Any) -> None:
+        if moment == "noted":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Landing.publish = published  # type: ignore[method-assign]
+    Receiving.tell = tell  # type: ignore[method-assign]
 
 
 async def main(options: argparse.Namespace) -> None:
@@ -138,5 +185,6 @@ if __name__ == "__main__":
     parser.add_argument("--path", type=Path)
     parser.add_argument("--config", type=json.loads, default={}, help="more of the plugin's configuration, in JSON")
     parser.add_argument("--sm", action="store_true", help="stream management (XEP-0198)")
+    parser.add_argument("--die", choices=["published", "noted"], help="be killed at this moment")
     parser.add_argument("--hidden", action="store_true", help="send no presence")
     asyncio.run(main(parser.parse_args()))

@@ -84,7 +84,7 @@ things = st.lists(
     st.tuples(st.sampled_from(["right"] * 6 + ["flipped", "short", "other", "swapped"]), st.integers(0, PIECES - 1)),
     max_size=PIECES + 3,
 )
-chunk_sizes = st.lists(st.sampled_from([1, 100, 4_096, BLOCK, BLOCK + OVERHEAD, 10**6]), min_size=1, max_size=3)
+chunk_sizes = st.lists(st.sampled_from([777, 4_096, BLOCK - 1, BLOCK, BLOCK + OVERHEAD, 10**6]), min_size=1, max_size=3)
 announcements = st.sampled_from(["right"] * 8 + ["none", "zero", "more", "huge"])
 
 

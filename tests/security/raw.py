@@ -68,7 +68,7 @@ class Raw:
         iq = self.xmpp.make_iq(ito=to, itype=kind, ifrom=ifrom)  # type: ignore[arg-type]
         iq.append(request if isinstance(request, Element) else stanza.build(request))
         try:
-            found: Element = (await iq.send(timeout=PATIENCE)).xml
+            found: Element = (await iq.send(timeout=60)).xml
         except IqError as error:
             found = error.iq.xml
         return found

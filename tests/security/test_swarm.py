@@ -205,3 +205,17 @@ async def test_certificate_whose_time_is_over_cuts_no_connection_and_makes_no_ne
                 while await reader.read(4096):
                     pass
         writer.transport.abort()
+
+
+# What a sender says of others
+
+
+@pytest.mark.xfail(raises=KeyError, reason="libtorrent's handles look for it again once it is forgotten")
+async def test_candidate_that_is_said_twice_to_have_left_is_forgotten_once(tmp_path: Path) -> None:
+    """Found by tests/fuzz/test_stanzas.py."""
+    given = await material(tmp_path, 4 * BLOCK)
+    gone = Candidate(ip_address("127.0.0.1"), 9)
+    async with running(LibtorrentBackend) as receiver:
+        download = await receiver.open_download(given.manifest, given.parts, given.admission())
+        download.add_candidates([gone])
+        download.remove_candidates([gone, gone])
