@@ -164,6 +164,10 @@ async def test_full_disk_is_waited_for(tmp_path: Path) -> None:
             await receiver.moved(2 * MIB)
             receiver.say("fill")
             await receiver.heard(lambda line: line["event"] == "filled")
+            await asyncio.sleep(8)
+            receiver.say("counts")
+            await asyncio.sleep(1)
+            print(receiver.told[-6:])
             await receiver.asked(lambda counts: "room on the disk" in json.dumps(counts["why"]))
             assert not any(line["event"] == "end" for line in receiver.told)
             receiver.say("free")
@@ -184,19 +188,19 @@ async def test_idle_offers_cost_no_torrents_after_a_restart(tmp_path: Path, coun
         sender, receiver = await two(server, tmp_path, source, 100 * MIB)
         async with alive(sender, receiver):
             await sender.start()  # nobody is there, so the offer waits
-            await sender.asked(lambda counts: counts["offers"] == 1)
+            await sender.asked(lambda counts: counts["offered"] == 1)
             await sender.stop()
             await multiply(sender, count)
             await sender.start()
             ready = await sender.heard(lambda line: line["event"] == "ready")
             report |= {key: ready[key] for key in ("seconds", "rss_mib", "cpu")}
-            assert (ready["offers"], ready["torrents"]) == (count, 0)
+            assert (ready["offered"], ready["torrents"]) == (count, 0)
             await receiver.start()
             await receiver.ended()
             await sender.ended()
             counts = await sender.asked(lambda counts: counts["torrents"] == 0)
             report["cpu after"] = counts["cpu"]
-            assert counts["offers"] == count - 1
+            assert counts["offered"] == count - 1
 
 
 async def multiply(worker: Worker, count: int) -> None:

@@ -14,9 +14,18 @@ from typing import Any
 
 import pytest
 
-from slixmpp_bt import Cancelled, Declined, Route, SourceChanged, State, StorageError, Transfer
-from slixmpp_bt import exchange, outbox
-from slixmpp_bt import manifest as manifests
+from slixmpp_bt import (
+    Cancelled,
+    Declined,
+    Route,
+    SourceChanged,
+    State,
+    StorageError,
+    Transfer,
+    exchange,
+    manifest,
+    outbox,
+)
 from slixmpp_bt.constants import NS
 
 from .servers import Loopback
@@ -282,13 +291,15 @@ async def test_choice_of_files_survives_a_restart(two: Two) -> None:
 
 async def test_file_offered_again_is_not_hashed_again(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[Path] = []
-    original = manifests.hash_files
+    hashing: Any = manifest
+    original = hashing.hash_files
 
     async def hash_files(sources: Any, *arguments: Any) -> list[bytes]:
         hashed.extend(source.path for source in sources)
-        return await original(sources, *arguments)
+        result: list[bytes] = await original(sources, *arguments)
+        return result
 
-    monkeypatch.setattr(manifests, "hash_files", hash_files)
+    monkeypatch.setattr(manifest, "hash_files", hash_files)
     source = two.file()
     alice, bob = await two.start()
     await over(await alice.bt.send_file(bob.jid.bare, source))
@@ -451,18 +462,19 @@ async def test_second_client_on_the_same_state_works_without(
 
 async def test_offer_that_was_being_hashed_begins_anew(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     alice, bob = await two.start()
-    original, forever = manifests.hash_files, asyncio.Event()
+    hashing: Any = manifest
+    original, forever = hashing.hash_files, asyncio.Event()
 
     async def never(*_: Any) -> list[bytes]:
         await forever.wait()
         raise AssertionError
 
-    monkeypatch.setattr(manifests, "hash_files", never)
+    monkeypatch.setattr(manifest, "hash_files", never)
     source = two.file()
     first = await alice.bt.send_file(bob.jid.bare, source)
     assert first.state is State.PREPARING
     await two.alice.crash()
-    monkeypatch.setattr(manifests, "hash_files", original)
+    monkeypatch.setattr(manifest, "hash_files", original)
     alice = await two.alice.start()
     sending = await resumed(alice)
     await over(sending)
@@ -526,7 +538,7 @@ async def test_database_cut_anywhere_never_stops_the_plugin(
     two: Two, cuts: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     chance = random.Random(cuts)
-    source, _, receiving = await two.running()
+    source, _, _ = await two.running()
     people = (two.bob, two.alice)
     for person in people:
         await person.die_and_copy()

@@ -23,7 +23,7 @@ from typing import Any
 
 import slixmpp
 
-from slixmpp_bt import Transfer
+from slixmpp_bt import OutgoingOffer, State, Transfer
 from slixmpp_bt.backends._libtorrent.download import TorrentDownload
 from slixmpp_bt.receiving import Receiving
 from slixmpp_bt.storage import Landing
@@ -113,7 +113,8 @@ class Life:
         why = [transfer.diagnosis for transfer in self._bt.transfers]
         usage = resource.getrusage(resource.RUSAGE_SELF)
         figures = {"rss_mib": usage.ru_maxrss / 1024, "cpu": usage.ru_utime + usage.ru_stime}
-        return {"offers": len(self._bt.offers), "torrents": len(torrents), "why": why, **figures}
+        offered = sum(offer.state is State.OFFERED for offer in self._bt.offers if isinstance(offer, OutgoingOffer))
+        return {"offered": offered, "torrents": len(torrents), "why": why, **figures}
 
     async def _ended(self, transfer: Transfer) -> None:
         if self._closing:
@@ -135,14 +136,15 @@ class Life:
 def _count_pieces(tell: Callable[[int], None]) -> None:
     """Tell the size of each piece as soon as it has arrived: a process that is killed has no time for a sum, and the
     engine's own figures are up to a second old."""
-    store = TorrentDownload.piece_verified
+    engine: Any = TorrentDownload
+    store = engine.piece_verified
 
     def piece_verified(download: TorrentDownload, piece: int) -> None:
         if piece not in download.have():
             tell(download._manifest.piece_size(piece))
         store(download, piece)
 
-    TorrentDownload.piece_verified = piece_verified  # type: ignore[method-assign]
+    engine.piece_verified = piece_verified
 
 
 def _fill(path: Path) -> None:
@@ -154,10 +156,12 @@ def _fill(path: Path) -> None:
 
 def _die_at(moment: str) -> None:
     """Be killed once the file is published: before that is noted down, or before the sender is told."""
-    publish = Landing.publish
+    landings: Any = Landing
+    receivers: Any = Receiving
+    publish = landings.publish
 
     async def published(landing: Landing) -> Path:
-        path = await publish(landing)
+        path: Path = await publish(landing)
         if moment == "published":
             os.kill(os.getpid(), signal.SIGKILL)
         return path
@@ -166,8 +170,8 @@ def _die_at(moment: str) -> None:
         if moment == "noted":
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Landing.publish = published  # type: ignore[method-assign]
-    Receiving.tell = tell  # type: ignore[method-assign]
+    landings.publish = published
+    receivers.tell = tell
 
 
 async def main(options: argparse.Namespace) -> None:

@@ -49,10 +49,13 @@ class Bystander:
         self._servers: list[asyncio.Server] = []
 
     async def __aenter__(self) -> Bystander:
-        for host in ("127.0.0.1", "::1"):
-            server = await asyncio.start_server(self._call, host, self.port)
+        while len(self._servers) < 2:
+            [server] = self._servers = [await asyncio.start_server(self._call, "127.0.0.1", 0)]
             self.port = server.sockets[0].getsockname()[1]
-            self._servers.append(server)
+            try:
+                self._servers.append(await asyncio.start_server(self._call, "::1", self.port))
+            except OSError:  # somebody has that port there
+                server.close()
         return self
 
     async def __aexit__(self, *error: object) -> None:
