@@ -18,6 +18,7 @@ _CHANGES: Mapping[str, Mapping[str, Any]] = {
     "send_buffer_watermark 16 MiB": {"send_buffer_watermark": 16 * MIB},
     "max_queued_disk_bytes 16 MiB": {"max_queued_disk_bytes": 16 * MIB},
     "max_queued_disk_bytes 400 MiB": {"max_queued_disk_bytes": 400 * MIB},
+    "aio_threads 1": {"aio_threads": 1},
     "aio_threads 2": {"aio_threads": 2},
     "hashing_threads 2": {"hashing_threads": 2},
     "files mapped into memory (default)": {"disk_write_mode": 1, "mmap_file_size_cutoff": 40},
