@@ -38,11 +38,13 @@ async def measure(names: Sequence[str], scale: Scale, runs: int | None, out: Pat
                 bench = Bench(scale, runs or (1 if scale is QUICK else row.runs), places)
                 record = Record(name, bench.runs, quick=scale is QUICK)
                 record.begin()
-                await row.run(bench, record)
-                record.end()
+                try:
+                    await row.run(bench, record)
+                finally:  # what was measured until something broke is kept
+                    record.end()
+                    results["rows"][name], results["machine"] = record, machine()
+                    save(kept, results)
                 print(f"  {record.seconds:.0f} s", flush=True)
-                results["rows"][name], results["machine"] = record, machine()
-                save(kept, results)
                 done = [(key, row, results["rows"][key]) for key, row in ROWS.items() if key in results["rows"]]
                 report.write(out, results["machine"], done)
 

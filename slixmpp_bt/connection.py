@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Literal, cast
@@ -26,11 +27,12 @@ _MessageType = Literal["chat", "normal", "groupchat", "headline"]
 class Connection:
     """Implements :class:`~slixmpp_bt.wire.Wire` for a client or a component.
 
-    :ivar hidden: whether nobody may learn this side's address: only proxies of the own server are used.
+    :ivar hidden: whether a peer (the first) may not learn the address of an own JID (the second): then only proxies of
+        the own server are used.
     """
 
     def __init__(self, xmpp: BaseXMPP) -> None:
-        self.hidden = False
+        self.hidden: Callable[[JID, JID], bool] = lambda peer, local: False
         self._xmpp = xmpp
         self._started = asyncio.Event()
         self._ended = asyncio.Event()
@@ -99,15 +101,16 @@ class Connection:
 
     def expect_stream(self, route: Route, sid: str, peer: JID, *, sender: JID) -> AbstractAsyncContextManager[Expected]:
         """See :meth:`slixmpp_bt.wire.Wire.expect_stream`."""
-        streams = self._relay if route is Route.RELAY else self._in_band
-        return streams.expect(sid, peer, sender=sender)
+        if route is Route.RELAY:
+            return self._relay.expect(sid, peer, sender=sender, own_only=self.hidden(peer, sender))
+        return self._in_band.expect(sid, peer, sender=sender)
 
     async def open_stream(
         self, route: Route, sid: str, to: JID, *, sender: JID, hosts: tuple[messages.StreamHost, ...] = ()
     ) -> Stream:
         """See :meth:`slixmpp_bt.wire.Wire.open_stream`."""
         if route is Route.RELAY:
-            return await self._relay.open(sid, to, sender=sender, hosts=hosts)
+            return await self._relay.open(sid, to, sender=sender, hosts=hosts, own_only=self.hidden(to, sender))
         return await self._in_band.open(sid, to, sender=sender)
 
     async def relays(self, *, sender: JID) -> tuple[messages.StreamHost, ...]:
@@ -128,9 +131,7 @@ class Connection:
         self._check_session_for_streams()
         if Route.RELAY not in self._streams:
             self._streams[Route.RELAY] = RelayStreams(self._xmpp)
-        relay = cast(RelayStreams, self._streams[Route.RELAY])
-        relay.own_only = self.hidden
-        return relay
+        return cast(RelayStreams, self._streams[Route.RELAY])
 
     def _check_session_for_streams(self) -> None:
         if not self.is_online:

@@ -15,7 +15,7 @@ from .errors import SourceChanged, StateError
 from .manifest import Made, make, reopen
 from .sealing import Authority
 from .seals import Admitting, utc
-from .state import SavedDetails
+from .state import SavedDetails, SavedOffer
 
 #: After so many seconds without a request what is not needed any more is let go of.
 _LINGER = 60.0
@@ -36,6 +36,7 @@ class Content:
         self._made: Made | None = None
         self._loading = asyncio.Lock()
         self._unloading: asyncio.TimerHandle | None = None
+        self._is_kept = False
 
     @property
     def loaded(self) -> Made | None:
@@ -69,7 +70,7 @@ class Content:
 
         :raises SourceChanged: it is not what it was when it was offered.
         """
-        self._keep()
+        self._stay()
         async with self._loading:
             if self._made is None:
                 details = await self._details()
@@ -78,16 +79,17 @@ class Content:
                     assert details.authority_key is not None
                     self.admitting = Admitting(Authority.load(details.certificate, details.authority_key))
                 self._made = await reopen(self._path, details.info, details.stamps, self._context.state)
+                self._is_kept = True
             return self._made
 
     def unload(self) -> None:
         """Nobody asks for it any more: let go soon of what can be loaded, unless somebody asks again."""
-        self._keep()
-        if self._context.state.path is not None:
+        self._stay()
+        if self._is_kept:
             # Not at once: whoever was told that it is loaded may be about to use it.
             self._unloading = asyncio.get_running_loop().call_later(_LINGER, self._drop)
 
-    def _keep(self) -> None:
+    def _stay(self) -> None:
         if self._unloading is not None:
             self._unloading.cancel()
             self._unloading = None
@@ -95,8 +97,16 @@ class Content:
     def _drop(self) -> None:
         self._unloading = self._made = None
 
-    def record(self) -> SavedDetails:
-        """What :meth:`load` needs."""
+    def keep(self, offer: SavedOffer) -> None:
+        """Save what :meth:`load` needs, together with the offer itself."""
+        written = self._context.state.save(offer, self._record())
+        if self._context.state.path is not None:
+            written.add_done_callback(self._written)
+
+    def _written(self, outcome: asyncio.Future[None]) -> None:
+        self._is_kept = not outcome.cancelled() and outcome.exception() is None
+
+    def _record(self) -> SavedDetails:
         stamps = tuple(self.made.stamps[index] for index in range(len(self.made.stamps)))
         details = SavedDetails(self._offer, self.made.manifest.info, stamps)
         if self.admitting is None:

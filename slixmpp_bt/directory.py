@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from slixmpp import JID, BaseXMPP, ComponentXMPP
-from slixmpp.exceptions import IqError, IqTimeout
+from slixmpp.exceptions import IqError, IqTimeout, XMPPError
 from slixmpp.roster import RosterItem
 
 from .constants import FEATURE_SEALED, NS, Mode
@@ -26,12 +27,39 @@ class Directory:
 
     def __init__(self, xmpp: BaseXMPP) -> None:
         self._xmpp = xmpp
+        self._blocked: frozenset[str] = frozenset()
+
+    async def learn_blocked(self) -> None:
+        """Ask whom the account blocks (XEP-0191), if the client has slixmpp's plugin for that."""
+        blocking: Any = self._xmpp.plugin.get("xep_0191", None)
+        if blocking is None:
+            return
+        try:
+            found = await blocking.get_blocked_jids(timeout=_TIMEOUT)
+        except XMPPError as error:
+            log.debug("the block list is not known: %s", error)
+            return
+        self._blocked = frozenset(jid.full for jid in found)
+
+    def blocked(self, jids: Iterable[str]) -> None:
+        """The account blocks these, too."""
+        self._blocked |= set(jids)
+
+    def unblocked(self, jids: Iterable[str]) -> None:
+        """It does not block these any more; nobody at all if none is named (XEP-0191 section 3.5)."""
+        gone = set(jids)
+        self._blocked = self._blocked - gone if gone else frozenset()
+
+    def _is_blocked(self, jid: JID) -> bool:
+        """XEP-0191 section 5: a full JID, an account, a device at a domain, or the domain."""
+        forms = {jid.full, jid.bare, jid.domain, f"{jid.domain}/{jid.resource}"}
+        return bool(self._blocked & forms)
 
     def peer(self, jid: JID, local: JID) -> Peer:
         """What is known of `jid` to the account or component JID `local`."""
         room = self._room(jid)
         if room is not None:
-            return Peer(jid=jid, bare=None, room=room)
+            return Peer(jid=jid, bare=None, room=room, blocked=self._is_blocked(jid))
         if jid.bare == local.bare:
             # One's own devices; no roster has them.
             return Peer(jid=jid, bare=JID(jid.bare), subscription="both")
@@ -41,6 +69,7 @@ class Directory:
             bare=JID(jid.bare),
             subscription="none" if entry is None else entry["subscription"],
             auto_authorize=bool(self._xmpp.auto_authorize),
+            blocked=self._is_blocked(jid),
         )
 
     async def supports(self, jid: JID, local: JID, mode: Mode = Mode.PRIVATE) -> bool | None:

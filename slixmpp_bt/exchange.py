@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import cast
@@ -23,6 +23,7 @@ from .negotiation import Event
 from .outgoing import OutgoingOffer
 from .policy import Agreement, Counts, Peer, Verdict
 from .receiving import Resume
+from .seals import utc
 from .state import SavedCheckpoint, SavedDownload, SavedIncoming, SavedOffer, SavedPast, SavedReceiver
 from .transfer import Transfer, heard
 
@@ -30,8 +31,11 @@ log = logging.getLogger(__name__)
 
 #: An info dict of so many bytes at most is parsed at once; a longer one in a thread.
 _PARSED_AT_ONCE = 8 * 1024
-#: So many offers of all others together wait for an answer; more are not taken.
-_MAX_WAITING = 2_000
+#: So many offers, and so many bytes of info dicts in them, wait for an answer: of all strangers together, and of all
+#: whom the user knows, so that nobody crowds out a contact. A parsed dict costs ten times its bytes.
+_MAX_WAITING, _MAX_WAITING_BYTES = 2_000, 8 * 1024 * 1024
+#: So many offers of an earlier run are taken up before others on the event loop have their turn: some 10 ms.
+_AT_ONCE = 100
 #: How often what is too old is forgotten in the state, in seconds.
 _PRUNE = 3_600.0
 #: How often ended offers are forgotten and expired ones noticed, in seconds.
@@ -125,13 +129,13 @@ class Exchange:
         key = (peer.owner, message.id)
         if self._closed or self._is_known(key, message) or self._is_own(message.id, peer):
             return None
-        if sum(not offer.answered for offer in self._incoming.values()) >= _MAX_WAITING:
-            log.warning("an offer of %s is ignored: %d others wait for an answer", peer.jid, _MAX_WAITING)
+        if not self._has_room(message, peer):
+            log.warning("an offer of %s is ignored: too many others wait for an answer", peer.jid)
             return None
         if message.expires.timestamp() + GRACE < self._context.now():
             log.info("an offer of %s has expired already", peer.jid)
             return None
-        offer = IncomingOffer(self._context, message, peer, local)
+        offer = IncomingOffer(self._context, self._within_reason(message), peer, local)
         verdict = self._judge(offer, peer)
         if verdict.kind == "decline":
             self._refuse(key, offer, verdict.error)
@@ -140,6 +144,23 @@ class Exchange:
         self._schedule()
         self._context.tasks.spawn(self._announce(offer), f"announce {offer.id}")
         return offer
+
+    def _has_room(self, message: Offer, peer: Peer) -> bool:
+        """Whether one more may wait for an answer."""
+        config = self._context.config
+        known = policy.knows(peer, config)
+        waiting = [
+            offer.message
+            for offer in self._incoming.values()
+            if not offer.answered and policy.knows(offer.source, config) == known
+        ]
+        size = sum(len(each.info or b"") for each in (*waiting, message))
+        return len(waiting) < _MAX_WAITING and size <= _MAX_WAITING_BYTES
+
+    def _within_reason(self, message: Offer) -> Offer:
+        """No offer is kept longer than a transfer may live, whatever date it names."""
+        latest = utc(self._context.now() + self._context.config.limits.transfer_ttl)
+        return replace(message, expires=min(message.expires, latest))
 
     def withdrawn(self, message: Withdraw, peer: Peer) -> None:
         """Somebody takes an offer back."""
@@ -415,7 +436,9 @@ class Exchange:
         past = self._past[key] = _Past(offer.message.info_hash, offer.expires.timestamp() + GRACE)
         self._context.state.save(SavedPast(*key, past.info_hash, past.until))
         while len(self._past) > _MAX_REMEMBERED:
-            del self._past[next(iter(self._past))]
+            oldest = next(iter(self._past))
+            del self._past[oldest]
+            self._context.state.delete(SavedPast, *oldest)
 
     async def restore(self, peer_of: Callable[[SavedIncoming], Peer]) -> None:
         """Take up what an earlier run has kept, and keep what there is in this one.
@@ -433,7 +456,9 @@ class Exchange:
         by_offer: dict[str, list[SavedReceiver]] = {}
         for receiver in receivers:
             by_offer.setdefault(receiver.offer, []).append(receiver)
-        for saved in offers:
+        for number, saved in enumerate(offers):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
             if saved.id not in self._outgoing:
                 own = OutgoingOffer.restore(self._context, saved, by_offer.get(saved.id, ()))
                 self._outgoing[own.id] = own

@@ -81,6 +81,7 @@ class Event(StrEnum):
     MOVED = "moved"
     HAVE_ALL = "have all"
     PUBLISHED = "published"
+    DAMAGED = "damaged"  # what an earlier run had stored is not all right
     # by the clock
     EXPIRY = "expiry"
     STALL = "stall"
@@ -161,8 +162,9 @@ _RECEIVER: Mapping[Phase, Rows] = {
         Event.PAUSE: _PAUSE,
     },
     Phase.PAUSED: _endings() | {Event.RESUME: _CONTACT, Event.HAVE_ALL: _PUBLISH},
-    # Too late to turn back: every byte is here and the file is about to appear.
+    # Too late to turn back: every byte is here and the file is about to appear; unless the last look finds damage.
     Phase.PUBLISHING: {
+        Event.DAMAGED: _CONTACT,
         Event.PUBLISHED: Step(Phase.COMPLETE, (Action.TELL, Action.RELEASE)),
         Event.FAIL: Step(Phase.FAILED, (Action.TELL, Action.RELEASE)),
     },

@@ -358,7 +358,10 @@ class OutgoingOffer:
             mtype=cast(Literal["chat", "normal", "headline", "groupchat"], self._mtype),
             single=self.is_single, desc=self._desc, stanzas=self._announcement.told, reason=reason, text=text,
         )  # fmt: skip
-        self._context.state.save(record, *([self._content.record()] if with_details else []))
+        if with_details:
+            self._content.keep(record)
+        else:
+            self._context.state.save(record)
 
     def save_all(self) -> None:
         """Keep everything of it: the state has just been opened."""

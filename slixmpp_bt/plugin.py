@@ -31,7 +31,7 @@ from .incoming import IncomingOffer
 from .messages import Offer, Request, Seek, Withdraw
 from .outbox import Outbox
 from .outgoing import OutgoingOffer
-from .policy import Peer
+from .policy import Peer, reveals_address
 from .state import SavedIncoming, State
 from .tasks import Tasks
 from .transfer import Transfer
@@ -143,6 +143,8 @@ class XEP_BT(BasePlugin):
             ("disconnected", self._disconnected),
             ("message_error", self._handle_error),
             ("presence_available", self._device_available),
+            ("blocked", self._on_blocked),
+            ("unblocked", self._on_unblocked),
             ("groupchat_presence", self._occupant_changed),
         )
 
@@ -261,7 +263,6 @@ class XEP_BT(BasePlugin):
             if getattr(new, key) != getattr(self._config, key):
                 raise ConfigError(f"{key} cannot be changed while the plugin runs: disable it and register it again")
         before, self._config = self._features(), new
-        self._connection.hidden = new.reveal_address == "never"
         self._context.config = new
         if before != self._features():
             announced, self._announced = self._announced, set()
@@ -301,7 +302,7 @@ class XEP_BT(BasePlugin):
         self._ready = asyncio.Event()
         self._restoring: asyncio.Task[None] | None = None
         self._connection = Connection(self.xmpp)
-        self._connection.hidden = self._config.reveal_address == "never"
+        self._connection.hidden = self._is_hidden
         self._backend = _backend(self._config)
         tasks = Tasks()
         self._context = Context(
@@ -315,6 +316,9 @@ class XEP_BT(BasePlugin):
         )
         self._exchange = Exchange(self._context, self._authorize)
         self._backend.on_candidates_changed(self._exchange.addresses_changed)
+
+    def _is_hidden(self, peer: JID, local: JID) -> bool:
+        return not reveals_address(self._directory.peer(peer, local), self._config)
 
     def _hold(self, task: asyncio.Task[None]) -> None:
         _closing.add(task)
@@ -388,6 +392,7 @@ class XEP_BT(BasePlugin):
         if self._guard is None or self._guard.done():
             self._guard = asyncio.get_running_loop().create_task(self._keep(), name="slixmpp_bt guard")
         self._connection.session_started()
+        self._context.tasks.spawn(self._directory.learn_blocked(), "block list")
         if self._config.state_dir is None or self._context.state.path is not None:
             self._ready.set()
             self._exchange.session_started()
@@ -444,6 +449,18 @@ class XEP_BT(BasePlugin):
     def _occupant_changed(self, presence: Presence) -> None:
         if presence["type"] == "unavailable" and not self._ended:
             self._exchange.left(presence["from"])
+
+    def _on_blocked(self, iq: Iq) -> None:
+        if self._is_from_own_server(iq):
+            self._directory.blocked(_items(iq))
+
+    def _on_unblocked(self, iq: Iq) -> None:
+        if self._is_from_own_server(iq):
+            self._directory.unblocked(_items(iq))
+
+    def _is_from_own_server(self, iq: Iq) -> bool:
+        """slixmpp's plugin takes such pushes from anybody."""
+        return iq["from"].full in ("", self.xmpp.boundjid.bare, self.xmpp.boundjid.domain)
 
     async def _offer_to(self, device: JID, local: JID) -> None:
         """Own offers to the whole account reach the device that has just come online, too."""
@@ -540,6 +557,11 @@ def _backend(config: Config) -> Backend:
     if not isinstance(backend, Backend):
         raise ConfigError(f"backend: {config.backend!r} made {backend!r}, which is no slixmpp_bt.backends.Backend")
     return backend
+
+
+def _items(iq: Iq) -> list[str]:
+    """Whom a push of XEP-0191 names."""
+    return [item.get("jid", "") for item in iq.xml.iter("{urn:xmpp:blocking}item")]
 
 
 def _rates(config: Config) -> RateLimits:

@@ -111,6 +111,13 @@ def may_be_told(peer: Peer, config: Config) -> bool:
     return peer.may_know or rule is True or (isinstance(rule, frozenset) and peer.account in rule)
 
 
+def knows(peer: Peer, config: Config) -> bool:
+    """Whether the user knows this account: it sees their presence, or the configuration names it."""
+    rule = config.auto_accept
+    listed = isinstance(rule, frozenset) and peer.account in rule
+    return listed or (peer.account is not None and peer.subscription in ("from", "both"))
+
+
 def limits_exceeded(
     offer: Offer, manifest: Manifest | None, limits: Limits, counts: Counts = Counts()
 ) -> LimitExceeded | None:

@@ -139,6 +139,7 @@ class Receivers:
                 raise ProtocolError("another device has taken it", "gone", "cancel")
             if self._offer.state is not State.OFFERED or message.transfer in self._over:
                 raise gone(self._offer.error)
+            self._supersede(peer)
             receiver = self._take_single(message.transfer, peer) if self.single is not None else None
             if receiver is None:
                 self._check_room()
@@ -182,6 +183,12 @@ class Receivers:
         self.single.id, self.single.peer = transfer, peer
         self._by_id = {transfer: receiver}
         return receiver
+
+    def _supersede(self, peer: JID) -> None:
+        """A device that begins anew has given up what it had begun: it has one transfer of an offer at a time."""
+        for transfer in self.transfers:
+            if transfer.id and transfer.peer == peer:
+                transfer.feed(Event.PEER_CANCEL, Cancelled("the receiver has begun anew"))
 
     def _check_room(self) -> None:
         if sum(not t.ended for t in self.transfers) >= MAX_RECEIVERS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,6 +98,7 @@ class Receiving(Side):
         self._disk_watcher: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
+        self._try_again = asyncio.Event()
         self._wanted = self._chosen_before()
         self._opener: Opener | None = None
         self._renewal: asyncio.TimerHandle | None = None
@@ -183,21 +185,24 @@ class Receiving(Side):
         self._stop_renewal()
         if self._router is not None:
             await self._router.stop()
-        for task in (self._watcher, self._reporter, self._disk_watcher, self._keeper):
-            if task is not None:
-                task.cancel()
-                await asyncio.wait([task])
         if self._download is not None:
             self.measure()
             if self._suspended:
                 await self._save_checkpoint(self._download)
-            download, self._download = self._download, None
-            await download.aclose()
+        await self._close_download()
+        await _stop(self._reporter)
         if not self._suspended:
             await self.clean_up()
         if self._seed is not None:
             seed, self._seed = self._seed, None
             self._context.tasks.spawn(self._go_on_seeding(seed), f"seed {self.transfer.id}")
+
+    async def _close_download(self) -> None:
+        for task in (self._watcher, self._disk_watcher, self._keeper):
+            await _stop(task)
+        download, self._download = self._download, None
+        if download is not None:
+            await download.aclose()
 
     async def clean_up(self) -> None:
         """It is over: remove the part files, of an earlier run too, and what is kept of it."""
@@ -454,6 +459,7 @@ class Receiving(Side):
             if isinstance(event, PieceStored):
                 self._arrived.set()
             elif isinstance(event, Finished):
+                self._try_again.set()
                 self.transfer.feed(Event.HAVE_ALL)
             elif isinstance(event, StorageFailed):
                 self._on_disk_trouble(event.error)
@@ -485,6 +491,7 @@ class Receiving(Side):
                     return
             else:
                 self._disk = None
+                self._try_again.set()
                 self._set_why_not("dialling the sender")
                 self.transfer.feed(Event.FOUND)
 
@@ -531,18 +538,20 @@ class Receiving(Side):
         if landing is None:  # published in an earlier run
             self.transfer.feed(Event.PUBLISHED)
             return
-        if download is not None and not await download.finished():
-            raise StorageError("not everything that arrived could be stored")
+        if download is not None:
+            await self._store_all(download)
         self.measure()
         if self._router is not None:
             await self._router.stop()
+        layers = await download.layers() if download is not None and not self._sure else None
         seeding = download is not None and self._context.config.seed_after > 0
         if download is not None and (not seeding or not landing.linkable):
             # Where there are no hard links the files are moved, so the engine has to let go of them first.
             seeding = False
             await download.aclose()
-        if not self._sure:
-            await self._verify_all(download, landing)
+        if layers is not None and (right := await self._recheck_all(layers, landing)) is not None:
+            await self._begin_again(right)
+            return
         self._published = await landing.publish()
         self._suspended = False  # even if the plugin ends just now, there is nothing left to go on with
         self.save()
@@ -557,21 +566,38 @@ class Receiving(Side):
         self._last = Progress(self._total(), self._total(), routes=self._last.routes)
         self.transfer.feed(Event.PUBLISHED)
 
-    async def _verify_all(self, download: Download | None, landing: Landing) -> None:
-        """
-        :raises IntegrityError: something has happened to the part files since they were written.
-        """
+    async def _store_all(self, download: Download) -> None:
+        """Return once every byte is flushed. What fails for lack of room is fetched again when there is some."""
+        while True:
+            self._try_again.clear()
+            try:
+                if await download.finished():
+                    return
+            except StorageError as error:
+                if self._disk is None and not error.full:
+                    raise
+                if self._disk is None:
+                    self._on_disk_trouble(error)
+            await self._try_again.wait()
+
+    async def _recheck_all(self, layers: Mapping[bytes, bytes], landing: Landing) -> bytes | None:
+        """None if the part files are what the manifest says, else a checkpoint of what is right in them."""
         manifest = self._offer.manifest
         assert manifest is not None
-        if download is None:
-            return
-        layers = await download.layers()
         known = manifest.with_layers(layers) if layers else manifest
         wanted = manifest.pieces_of(self._wanted)
-        data = encode(known, wanted)
-        checked, _ = await in_thread(recheck, manifest, landing.parts, wanted, data)
-        if not known.verifiable or checked != data:
-            raise IntegrityError("the part files were changed between two runs")
+        everything = encode(known, wanted)
+        right, _ = await in_thread(recheck, manifest, landing.parts, wanted, everything)
+        return None if right == everything else right
+
+    async def _begin_again(self, checkpoint: bytes) -> None:
+        """What an earlier run left, and could not be checked before, is not all right: fetch the rest."""
+        log.warning("%s: part files were changed between two runs: what was changed is fetched again", self.transfer)
+        assert self._resume is not None
+        self._resume = replace(self._resume, checkpoint=checkpoint)
+        await self._close_download()
+        self._router = self._opening = None
+        self.transfer.feed(Event.DAMAGED)
 
     async def _seed_on(self, download: Download, landing: Landing) -> Seed | None:
         try:
@@ -614,3 +640,9 @@ class Receiving(Side):
         if not (self._suspended or self.transfer.ended):
             self.save()
             self._suspended = True
+
+
+async def _stop(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.wait([task])

@@ -12,8 +12,10 @@ from .sealing import OVERHEAD, Authority, PublicKey, ReceiverKey, Unit, expires,
 
 #: A certificate is renewed so long before it ends.
 _RENEWED = timedelta(days=1)
-#: An authority signs so many certificates in so many seconds at most: each costs some tenths of a millisecond.
+#: So many certificates are signed for one receiver in so many seconds: each costs some tenths of a millisecond.
 _SIGNATURES, _PERIOD = 100, 60.0
+#: When so many receivers have asked, those of more than a period ago are forgotten.
+_MAX_ASKED = 1_000
 
 
 class Admitting:
@@ -25,27 +27,33 @@ class Admitting:
     def __init__(self, authority: Authority) -> None:
         self.authority = authority
         self._signed: dict[str, tuple[bytes, bytes]] = {}
-        self._recent: deque[float] = deque(maxlen=_SIGNATURES)
+        self._recent: dict[str, deque[float]] = {}
 
     def own(self, now: datetime) -> Admission:
         """What the sender itself shows in the swarm. Takes a millisecond."""
         return Admission(Mode.SEALED, *self.authority.issue(now))
 
-    def admit(self, transfer: str, request: bytes, now: datetime) -> bytes:
+    def admit(self, transfer: str, request: bytes, now: datetime, *, receiver: str = "") -> bytes:
         """A certificate (DER) for the receiver of `transfer`; the same for the same request, while it lasts.
 
+        :param receiver: its JID: each may ask so many times.
         :raises ProtocolError: the request is none, or there were too many.
         """
         known = self._signed.get(transfer)
         if known is not None and known[0] == request and expires(known[1]) - now > _RENEWED:
             return known[1]
-        at = now.timestamp()
-        if len(self._recent) == _SIGNATURES and at - self._recent[0] < _PERIOD:
-            raise ProtocolError("too many certificates are asked for", "resource-constraint")
-        self._recent.append(at)
+        self._count(receiver, now.timestamp())
         certificate = self.authority.sign(request, now)
         self._signed[transfer] = request, certificate
         return certificate
+
+    def _count(self, receiver: str, now: float) -> None:
+        if len(self._recent) >= _MAX_ASKED:
+            self._recent = {who: asked for who, asked in self._recent.items() if now - asked[-1] < _PERIOD}
+        asked = self._recent.setdefault(receiver, deque(maxlen=_SIGNATURES))
+        if len(asked) == _SIGNATURES and now - asked[0] < _PERIOD:
+            raise ProtocolError("too many certificates are asked for", "resource-constraint")
+        asked.append(now)
 
     def forget(self, transfer: str) -> None:
         """The transfer is over."""

@@ -51,6 +51,7 @@ class Sending(Side):
         self._certified: tuple[bytes, bytes] | None = None
         self._sent_before: int | None = None
         self._select: frozenset[int] | None = None
+        self._size: int | None = None
         self._reported: Report | None = None
         self._last = Progress()
 
@@ -67,6 +68,7 @@ class Sending(Side):
     def choose(self, select: frozenset[int] | None) -> None:
         """The receiver wants these files; None for all."""
         self._select = select
+        self._size = None if select is None else self._offer.size_of(select)
         self._away = False
 
     @property
@@ -88,7 +90,9 @@ class Sending(Side):
             raise ProtocolError("a sealed offer needs a certificate request", "not-acceptable")
         if self.serving.sealer is None or self.serving.sealer.request != request:
             self.serving.sealer = Sealer(self._offer.id, self.transfer.id, request)
-        certificate = admitting.admit(self.transfer.id, request, utc(self._context.now()))
+        certificate = admitting.admit(
+            self.transfer.id, request, utc(self._context.now()), receiver=self.transfer.peer.full
+        )
         self._certified = request, certificate
         return certificate
 
@@ -113,7 +117,7 @@ class Sending(Side):
 
     def measure(self) -> Progress:
         """While preparing, the bytes hashed; then what the receiver reported, or what was sent while it is alone."""
-        total = self._offer.size_of(self._select)
+        total = self._offer.size if self._size is None else self._size
         if not self._offer.prepared:
             return Progress(self._offer.hashed, total)
         streamed: dict[Route, int] = dict(self._earlier)

@@ -24,7 +24,7 @@ from .world import digest
 MIB = 1024**2
 #: Mebibytes, kills, and bytes per second.
 SIZES = [
-    pytest.param(16, 3, 8, id="16MiB-3kills"),
+    pytest.param(16, 3, 16, id="16MiB-3kills"),
     pytest.param(256, 20, 20, id="256MiB-20kills", marks=pytest.mark.acceptance),
 ]
 
@@ -104,7 +104,7 @@ async def test_killed_side_goes_on_by_itself(
     assert report["share"] <= 0.05 or mib < 256
 
 
-@pytest.mark.parametrize("moment", ["published", "noted"])
+@pytest.mark.parametrize("moment", ["published", pytest.param("noted", marks=pytest.mark.acceptance)])
 async def test_receiver_killed_before_it_says_complete_publishes_no_second_copy(tmp_path: Path, moment: str) -> None:
     source = make_file(tmp_path / "file", 1)
     async with Loopback() as server:
@@ -157,17 +157,13 @@ async def test_server_killed_in_mid_transfer_stops_nothing(
 async def test_full_disk_is_waited_for(tmp_path: Path) -> None:
     source = make_file(tmp_path / "file", 8)
     async with Loopback() as server:
-        sender, receiver = await two(server, tmp_path, source, 4 * MIB, small_disk=12 * MIB)
+        sender, receiver = await two(server, tmp_path, source, 2 * MIB, small_disk=12 * MIB)
         async with alive(sender, receiver):
             await receiver.start()
             await sender.start()
             await receiver.moved(2 * MIB)
             receiver.say("fill")
             await receiver.heard(lambda line: line["event"] == "filled")
-            await asyncio.sleep(8)
-            receiver.say("counts")
-            await asyncio.sleep(1)
-            print(receiver.told[-6:])
             await receiver.asked(lambda counts: "room on the disk" in json.dumps(counts["why"]))
             assert not any(line["event"] == "end" for line in receiver.told)
             receiver.say("free")

@@ -129,7 +129,7 @@ async def test_iterating_gives_each_transfer_once_and_ends_with_the_offer(world:
             into.append(transfer)
             if len(into) == 1:
                 # Another one begins while this one is looked at.
-                await accept(alice, offer, f"from the loop {id(into)}", "tablet")
+                await accept(alice, offer, f"from the loop {id(into)}", f"tablet {id(into)}")
 
     watching = [asyncio.ensure_future(collect(one)) for one in seen]
     await accept(alice, offer, "t1")

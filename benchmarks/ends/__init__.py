@@ -38,6 +38,13 @@ def opened(path: str | Path, mode: str) -> BinaryIO:
     return Path(path).open(mode)  # type: ignore[return-value]
 
 
+def memory(kind: str) -> float:
+    """What this process has in memory, in MiB: now (``VmRSS``), or at most so far (``VmHWM``, which unlike
+    ``getrusage`` does not count who started it)."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[kind].split()[0]) / 1024
+
+
 async def flush(path: Path) -> None:
     """Return when the content of `path` is on the disk, as slixmpp_bt does before it says that a file is there."""
     await asyncio.to_thread(_flush, path)

@@ -18,7 +18,7 @@ import time
 from importlib import import_module
 from typing import Any, cast
 
-from . import End
+from . import End, memory
 from .lag import Lag
 
 
@@ -39,8 +39,7 @@ async def _answer(end: End, command: dict[str, Any]) -> dict[str, Any]:
         lags = await lag.stop()
     # A method that knows better when the work began or ended says so.
     times = {"begun": begun, "ended": ended} | (value.pop("times", {}) if isinstance(value, dict) else {})
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {**times, "value": value, "lag": lags, "cpu": _cpu() - cpu, "peak_mib": peak}
+    return {**times, "value": value, "lag": lags, "cpu": _cpu() - cpu, "peak_mib": memory("VmHWM")}
 
 
 async def _serve(end: End) -> None:

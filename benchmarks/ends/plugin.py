@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import slixmpp
@@ -16,7 +14,7 @@ from slixmpp_bt import IncomingOffer, OutgoingOffer, State, Transfer, get_plugin
 from slixmpp_bt.backends import BackendClosed, Seed
 from slixmpp_bt.backends.libtorrent import LibtorrentBackend
 
-from . import until
+from . import memory, until
 from .xmpp import XmppEnd
 
 #: Seconds until the engine's figures are up to date.
@@ -137,7 +135,7 @@ class Side(XmppEnd):
     async def idle(self, seconds: float) -> dict[str, float]:
         """Do nothing for so long; the memory in use, in MiB, afterwards."""
         await asyncio.sleep(seconds)
-        return {"rss_mib": _memory()}
+        return {"rss_mib": memory("VmRSS")}
 
     async def aclose(self) -> None:
         await self.bt.aclose()
@@ -151,9 +149,3 @@ class Side(XmppEnd):
         if not isinstance(stanza, slixmpp.Presence):
             self._said += len(str(stanza).encode())
         return stanza
-
-
-def _memory() -> float:
-    """What this process has in memory now, in MiB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGESIZE") / 1024**2

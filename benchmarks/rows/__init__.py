@@ -34,7 +34,7 @@ class Scale:
         `quiet` seconds.
     :ivar round_trips: of the distance, in seconds.
     :ivar losses: shares of packets.
-    :ivar servers: for small files.
+    :ivar servers: by which the peers are compared.
     :ivar changes: how many of the engine's settings to look at.
     :ivar far_lossy: the file by uTP where packets are lost, which takes minutes else.
     """

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
-from ..process import Answer, remote
+from ..process import Answer, Remote, remote
 from ..record import Record
 from ..ways import Trip
 from . import TROUBLE, Bench, Row
+
+#: So many offers that wait for an answer one client keeps.
+_MOST = 2_000
 
 
 async def run(bench: Bench, record: Record) -> None:
@@ -22,40 +27,54 @@ async def run(bench: Bench, record: Record) -> None:
 async def _measure(bench: Bench, record: Record) -> None:
     count, quiet = bench.scale.idle, bench.scale.quiet
     folder = bench.places.new_folder("idle")
-    one, other = await bench.places.accounts("prosody", "laptop", "phone")
+    one, first = await bench.places.accounts("prosody", "laptop", "phone")
+    others = [(await bench.places.accounts("prosody", "x", "phone"))[1] for _ in range(_MOST, count, _MOST)]
     sending: dict[str, Any] = {"account": one.config(), "config": {"state_dir": str(folder / "state")}}
-    limits = {"max_offers_per_peer": 10 * count}
-    hearing = {"account": other.config(), "config": {"download_dir": str(folder), "limits": limits}}
     source = await bench.places.file(10 * 1024)
-
-    def note(case: str, way: str, answer: Answer, rss: float) -> None:
-        title = f"slixmpp_bt, {way}"
-        figures = {"rss": rss, "cpu": answer.cpu}
-        record.add(record.cell(case, way, title), Trip(answer.ended - answer.begun, figures))
-
-    async with remote("plugin", folder, hearing) as receiver:
-        async with remote("plugin", folder, sending) as sender:
-            await sender.call("see", jid=other.jid)
-            for side, way in ((sender, "sender"), (receiver, "receiver")):
-                answer = await side.call("idle", seconds=quiet)
-                note("no offer", way, answer, answer.value["rss_mib"])
-            made, heard = await asyncio.gather(
-                sender.call("offer_many", to=other.jid, path=str(source), count=count),
-                receiver.call("hear_many", count=count),
+    each = min(count, _MOST)
+    async with AsyncExitStack() as stack:
+        receivers = [
+            await stack.enter_async_context(
+                remote("plugin", folder, {"account": to.config(), "config": _hearing(folder)})
             )
-            note(f"{count} offers made", "sender", made, made.peak_mib)
-            note(f"{count} offers made", "receiver", heard, heard.peak_mib)
-            for side, way in ((sender, "sender"), (receiver, "receiver")):
-                answer = await side.call("idle", seconds=quiet)
-                note(f"{count} idle offers", way, answer, answer.value["rss_mib"])
+            for to in (first, *others)
+        ]
         async with remote("plugin", folder, sending) as sender:
-            back = await sender.call("restored", count=count)
-            note("after a restart, until all are back", "sender", back, back.peak_mib)
+            await _rest(record, "no offer", sender, receivers[0], quiet)
+            for receiver in receivers:
+                made, heard = await asyncio.gather(
+                    sender.call("offer_many", to=receiver.ready["jid"], path=str(source), count=each),
+                    receiver.call("hear_many", count=each),
+                )
+                _note(record, f"{each} offers made", "sender", made, made.peak_mib)
+                _note(record, f"{each} offers made", "receiver", heard, heard.peak_mib)
+            await _rest(record, f"{count} idle offers, {each} of them heard", sender, receivers[0], quiet)
+        async with remote("plugin", folder, sending) as sender:
+            back = await sender.call("restored", count=each * len(receivers))
+            _note(record, "after a restart, until all are back", "sender", back, back.peak_mib)
+
+
+def _hearing(folder: Path) -> dict[str, Any]:
+    return {"download_dir": str(folder), "limits": {"max_offers_per_peer": 10 * _MOST}}
+
+
+async def _rest(record: Record, case: str, sender: Remote, receiver: Remote, seconds: float) -> None:
+    for side, way in ((sender, "sender"), (receiver, "receiver")):
+        answer = await side.call("idle", seconds=seconds)
+        _note(record, case, way, answer, answer.value["rss_mib"])
+
+
+def _note(record: Record, case: str, way: str, answer: Answer, memory: float) -> None:
+    figures = {"rss": memory, "cpu": answer.cpu}
+    record.add(record.cell(case, way, f"slixmpp_bt, {way}"), Trip(answer.ended - answer.begun, figures))
 
 
 ROW = Row(
     title="Idle offers",
-    about="10,000 offers to a device that accepts none; each case for as long as the time says.",
+    about=(
+        "10,000 offers to devices that accept none, 2,000 each; each case for as long as the time says, and the memory "
+        "at its end (or, while offers are made, the most)."
+    ),
     reference="sender",
     runs=1,
     run=run,

@@ -22,7 +22,7 @@ async def run(bench: Bench, record: Record) -> None:
         "sendfile": Entry(partial(Raw, places)),
         "wormhole": Entry(partial(Wormhole, places)),
     }
-    for server in ("prosody", "ejabberd"):
+    for server in scale.servers:
         slow = scale.slow_upload if server == "prosody" else 0
         entries[f"socks5, {server}"] = Entry(partial(Socks5, places, server))
         entries[f"http, {server}"] = Entry(partial(Upload, places, server), slow)

@@ -16,7 +16,7 @@ _SMALL, _TIMES = 1024 * KIB, 5
 
 async def run(bench: Bench, record: Record) -> None:
     """The sides of all ways stay up, and each size goes by each way in turn."""
-    for server in ("prosody", "ejabberd"):
+    for server in bench.scale.servers:
         ways: dict[str, Way] = {
             f"sealed, {server}": Plugin(bench.places, server, "sealed", hashed=False),
             f"in-band, {server}": InBand(bench.places, server),

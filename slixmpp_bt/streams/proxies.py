@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator, Sequence
+from copy import copy
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Literal
 from xml.etree.ElementTree import Element
@@ -76,9 +77,15 @@ class Proxies:
         self._found: dict[str, tuple[StreamHost, ...]] = {}
         self._lock = asyncio.Lock()
 
+    def judging(self, own_only: bool) -> Proxies:
+        """The same, which know what these know, for streams that use no others, or may."""
+        one = copy(self)
+        one.own_only = own_only
+        return one
+
     def forget(self) -> None:
         """The session is over."""
-        self._found = {}
+        self._found.clear()
 
     async def own(self, sender: JID) -> tuple[StreamHost, ...]:
         """Those of the own server, which is asked once; at most 3. A component's server is that of the domain which

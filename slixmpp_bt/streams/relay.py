@@ -41,16 +41,6 @@ class RelayStreams:
         self._expected: dict[tuple[str, str], Expectation] = {}
         self._open: list[SocketStream] = []
 
-    @property
-    def own_only(self) -> bool:
-        """Whether only proxies of the own server are used: others, if they are the other side's, learn this side's
-        address."""
-        return self._proxies.own_only
-
-    @own_only.setter
-    def own_only(self, value: bool) -> None:
-        self._proxies.own_only = value
-
     def session_ended(self) -> None:
         """The session is over: all streams break, and whoever waits for one waits in vain."""
         self._end("the session has ended")
@@ -77,15 +67,19 @@ class RelayStreams:
             return ()
 
     @asynccontextmanager
-    async def expect(self, sid: str, peer: JID, *, sender: JID) -> AsyncIterator[Expectation]:
+    async def expect(
+        self, sid: str, peer: JID, *, sender: JID, own_only: bool = False
+    ) -> AsyncIterator[Expectation]:  # fmt: skip
         """See :meth:`slixmpp_bt.wire.Wire.expect_stream`.
 
+        :param own_only: use only proxies of the own server: others, if they are the other side's, learn this side's
+            address.
         :raises StreamBroken: it is expected already.
         """
         key = (sid, peer.full)
         if key in self._expected:
             raise StreamBroken(f"the stream {sid} is expected already")
-        expectation = Expectation(self._proxies, sid, peer, sender, self._times)
+        expectation = Expectation(self._proxies.judging(own_only), sid, peer, sender, self._times)
         expectation.start(self._session.run)
         if not self._expected:
             self._xmpp.add_filter("in", self._take)
@@ -98,13 +92,15 @@ class RelayStreams:
                 self._xmpp.del_filter("in", self._take)
             await expectation.aclose()
 
-    async def open(self, sid: str, to: JID, *, sender: JID, hosts: tuple[StreamHost, ...] = ()) -> SocketStream:
+    async def open(
+        self, sid: str, to: JID, *, sender: JID, hosts: tuple[StreamHost, ...] = (), own_only: bool = False
+    ) -> SocketStream:  # fmt: skip
         """See :meth:`slixmpp_bt.wire.Wire.open_stream`. Takes `opening` seconds at most.
 
         The other side chooses among at most 3 proxies, those of this side's server first; if the one it chooses does
         not work for this side too, it is offered the rest.
         """
-        opening = Opening(self._xmpp, self._proxies, sid, to, sender, self._times)
+        opening = Opening(self._xmpp, self._proxies.judging(own_only), sid, to, sender, self._times)
         stream: SocketStream | None = None
         try:
             async with asyncio.timeout(self._times.opening):

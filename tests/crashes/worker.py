@@ -110,7 +110,7 @@ class Life:
     def _counts(self) -> dict[str, Any]:
         backend: Any = self._bt._backend
         torrents = backend._session.engine.get_torrents() if backend._session is not None else ()
-        why = [transfer.diagnosis for transfer in self._bt.transfers]
+        why = [transfer.diagnosis for transfer in self._bt.transfers[:3]]
         usage = resource.getrusage(resource.RUSAGE_SELF)
         figures = {"rss_mib": usage.ru_maxrss / 1024, "cpu": usage.ru_utime + usage.ru_stime}
         offered = sum(offer.state is State.OFFERED for offer in self._bt.offers if isinstance(offer, OutgoingOffer))

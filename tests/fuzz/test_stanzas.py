@@ -77,7 +77,7 @@ class Bout:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.trouble = Trouble()
-        self.sent = self.answered = 0
+        self.sent = self.answered = self.ended = 0
         self.server = Loopback()
         self._reply: ET.Element | None = None
         self._rng = random.Random(1)
@@ -112,9 +112,11 @@ class Bout:
         incoming = [transfer for transfer in self.bob.bt.transfers if transfer.incoming]
         if len(incoming) >= MOST_TRANSFERS:
             await asyncio.gather(*(transfer.cancel() for transfer in incoming))
-        # What Eve was asked and told is of no use.
+        # What was asked and told is of no use any more.
         self.eve.asked.clear()
         self.eve.offers.clear()
+        self.ended += len(self.bob.told("bt_transfer_end"))
+        self.bob.events.clear()
 
     def ids(self, aim: str) -> tuple[str, str]:
         """Those of an offer and a transfer that Bob knows."""
@@ -253,10 +255,9 @@ async def afterwards(one: Bout) -> None:
     exchange: Any = one.bob.bt._exchange
     tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith("slixmpp_bt")]
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    ended = one.bob.told("bt_transfer_end")
     print(
         f"{one.sent} stanzas, {one.answered} answers;",
-        f"{len(ended)} transfers have ended, of them {sum(t.complete for t in ended)} well;",
+        f"{one.ended} transfers have ended;",
         f"{len(exchange._incoming)} offers, {len(exchange._past)} past ones, {len(one.bob.bt.transfers)} transfers,",
         f"{len(tasks)} tasks, {size:.0f} MiB at most",
     )

@@ -39,7 +39,6 @@ def serve_blocklist(loopback: Loopback, *jids: str) -> None:
     loopback.server._domain.serve(f"{BLOCKING}blocklist", answer)
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="Peer.blocked is never set")
 @pytest.mark.parametrize("form", ["{bare}", "{full}", "{domain}", "{domain}/{resource}"])
 async def test_offer_of_who_is_blocked_is_never_shown(loopback: Loopback, tmp_path: Path, form: str) -> None:
     mallory = await raw(loopback, f"{await loopback.add_user('mallory')}/x")
@@ -60,7 +59,6 @@ async def test_offer_of_who_is_blocked_is_never_shown(loopback: Loopback, tmp_pa
     assert [offer.peer for offer in bob.told("bt_offer") if offer.peer == mallory.jid] == []
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="Peer.blocked is never set")
 async def test_receiver_that_is_blocked_later_is_answered_as_about_an_unknown_offer(
     loopback: Loopback, tmp_path: Path
 ) -> None:

@@ -210,7 +210,6 @@ async def test_certificate_whose_time_is_over_cuts_no_connection_and_makes_no_ne
 # What a sender says of others
 
 
-@pytest.mark.xfail(raises=KeyError, reason="libtorrent's handles look for it again once it is forgotten")
 async def test_candidate_that_is_said_twice_to_have_left_is_forgotten_once(tmp_path: Path) -> None:
     """Found by tests/fuzz/test_stanzas.py."""
     given = await material(tmp_path, 4 * BLOCK)

@@ -279,7 +279,6 @@ async def test_sender_connects_to_no_local_address_that_a_receiver_calls_a_proxy
         assert scene.nothing_was_sent()
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="'roster' hides this side from strangers in the swarm, not at proxies")
 async def test_address_for_the_roster_only_is_not_shown_to_a_strangers_proxy(
     loopback: Loopback, tmp_path: Path
 ) -> None:

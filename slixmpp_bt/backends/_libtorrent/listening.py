@@ -63,6 +63,10 @@ class Listening:
         """Why there is no socket, in words."""
         return "; ".join(self._failures) or "libtorrent opened no socket"
 
+    def ports(self, mode: Mode) -> frozenset[int]:
+        """Every port listened on for offers of `mode`."""
+        return frozenset(self._ports[mode].values())
+
     def port(self, mode: Mode, address: Address) -> int:
         """The port listened on, for offers of `mode`, for those who reach us at `address`."""
         ports = self._ports[mode]

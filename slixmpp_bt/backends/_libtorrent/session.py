@@ -22,6 +22,7 @@ from ...errors import BackendUnavailable, BTError
 from ...messages import Candidate
 from ...threads import in_thread, settle
 from ..base import RateLimits, Swarm
+from .door import Door
 from .listening import Address, Listening
 from .settings import RECONNECT, UTP_PATIENCE, one_class_for_all, rate_settings, session_settings
 from .torrent import Torrent
@@ -34,6 +35,8 @@ PATIENCE = 10.0
 _MODES = {lt.socket_type_t.tcp: Mode.PRIVATE, lt.socket_type_t.tcp_ssl: Mode.SEALED}
 #: Seconds between two looks at what moves, while a torrent runs.
 BEAT = 0.25
+#: And between two looks at who has not finished a handshake.
+_DOOR_BEAT = 1.0
 
 
 class Session:
@@ -51,6 +54,7 @@ class Session:
         self._by_hash: dict[bytes, Torrent] = {}
         self._by_handle: dict[int, Torrent] = {}
         self._watcher: asyncio.Task[None] | None = None
+        self._keeper: asyncio.Task[None] | None = None
         self._utp_until = 0.0  # when nobody is being dialled by uTP any more
         self._bell, self._rope = socket.socketpair()
         self._bell.setblocking(False)
@@ -76,6 +80,7 @@ class Session:
         if not self.listening.complete:
             await self.aclose()
             raise BackendUnavailable(f"libtorrent cannot listen: {self.listening.failure}")
+        self._keeper = self._loop.create_task(self._keep_the_door(), name="slixmpp_bt: libtorrent's door")
         return self
 
     def _open(self, settings: lt.settings_pack) -> None:
@@ -163,9 +168,10 @@ class Session:
         session, self._session = self._session, None
         if session is None:  # another aclose() came first
             return
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await settle([self._watcher])
+        for task in (self._watcher, self._keeper):
+            if task is not None:
+                task.cancel()
+                await settle([task])
         self._loop.remove_reader(self._bell)
         session.set_alert_fd(-1)
         self._close_sockets()
@@ -189,6 +195,19 @@ class Session:
             self.refresh()
             for torrent in [torrent for torrent in self._by_hash.values() if torrent.dialling]:
                 torrent.on_peers(await in_thread(torrent.list_peers))
+
+    async def _keep_the_door(self) -> None:
+        door = Door()
+        try:
+            while True:
+                await asyncio.sleep(_DOOR_BEAT)
+                connected = [c for torrent in self._by_hash.values() for c in torrent.connected.values()]
+                members = {(str(c.address).partition("%")[0], c.port) for c in connected}
+                gone = door.look(self.listening.ports(Mode.SEALED), members, self._loop.time())
+                if gone:
+                    log.info("hung up on %d who did not finish a handshake", gone)
+        finally:
+            door.close()
 
     def refresh(self) -> None:
         """Ask for the figures of every torrent that changed."""

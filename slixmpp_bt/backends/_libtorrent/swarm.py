@@ -66,7 +66,7 @@ class TorrentSwarm(Swarm):
 
     def remove_candidates(self, candidates: Iterable[Candidate]) -> None:
         self._check_open()
-        gone = [candidate for candidate in candidates if candidate in self._candidates]
+        gone = [candidate for candidate in dict.fromkeys(candidates) if candidate in self._candidates]
         for candidate in gone:
             del self._candidates[candidate]
         if self._torrent is not None:
