@@ -36,6 +36,8 @@ _PARSED_AT_ONCE = 8 * 1024
 _MAX_WAITING, _MAX_WAITING_BYTES = 2_000, 8 * 1024 * 1024
 #: So many offers of an earlier run are taken up before others on the event loop have their turn: some 10 ms.
 _AT_ONCE = 100
+#: The log tells of a flood of offers once in so many seconds.
+_COMPLAINT_PACE = 60.0
 #: How often what is too old is forgotten in the state, in seconds.
 _PRUNE = 3_600.0
 #: How often ended offers are forgotten and expired ones noticed, in seconds.
@@ -74,7 +76,7 @@ class Exchange:
         self._past: dict[Key, _Past] = {}
         self._said_here: dict[tuple[str, str], float] = {}
         self._sweeper: asyncio.TimerHandle | None = None
-        self._swept = 0.0
+        self._swept = self._complained = 0.0
         self._closed = False
 
     @property
@@ -130,7 +132,7 @@ class Exchange:
         if self._closed or self._is_known(key, message) or self._is_own(message.id, peer):
             return None
         if not self._has_room(message, peer):
-            log.warning("an offer of %s is ignored: too many others wait for an answer", peer.jid)
+            self._complain(peer)
             return None
         if message.expires.timestamp() + GRACE < self._context.now():
             log.info("an offer of %s has expired already", peer.jid)
@@ -147,15 +149,18 @@ class Exchange:
 
     def _has_room(self, message: Offer, peer: Peer) -> bool:
         """Whether one more may wait for an answer."""
-        config = self._context.config
-        known = policy.knows(peer, config)
-        waiting = [
-            offer.message
-            for offer in self._incoming.values()
-            if not offer.answered and policy.knows(offer.source, config) == known
-        ]
+        known = policy.knows(peer, self._context.config)
+        waiting = [o.message for o in self._incoming.values() if not o.answered and o.from_known == known]
         size = sum(len(each.info or b"") for each in (*waiting, message))
         return len(waiting) < _MAX_WAITING and size <= _MAX_WAITING_BYTES
+
+    def _complain(self, peer: Peer) -> None:
+        """Log it, but not as often as somebody else likes."""
+        now = self._context.now()
+        level = logging.WARNING if now - self._complained > _COMPLAINT_PACE else logging.DEBUG
+        if level == logging.WARNING:
+            self._complained = now
+        log.log(level, "an offer of %s is ignored: too many others wait for an answer", peer.jid)
 
     def _within_reason(self, message: Offer) -> Offer:
         """No offer is kept longer than a transfer may live, whatever date it names."""

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from slixmpp import JID
 
@@ -19,14 +19,12 @@ from .filenames import safe_name, safe_paths
 from .manifest import Manifest, ManifestLimits
 from .messages import End, Offer, Peers
 from .negotiation import Event, Negotiation, Phase, Role
+from .policy import Peer, knows
 from .receiving import Receiving, Resume
 from .sealing import check_authority
 from .state import SavedDownload, SavedIncoming
 from .storage import Landing
 from .transfer import Transfer
-
-if TYPE_CHECKING:
-    from .policy import Peer
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +84,8 @@ class IncomingOffer:
         self.closed = False
         #: Whether the application was told of it.
         self.announced = False
+        #: Whether the user knew who offers it when it came.
+        self.from_known = knows(peer, context.config)
         self._context = context
         self._received = context.now()
         self._side: Receiving | None = None

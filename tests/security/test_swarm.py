@@ -136,9 +136,8 @@ def descriptors() -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
-async def test_unfinished_handshakes_cost_a_descriptor_each_until_the_stranger_leaves(tmp_path: Path) -> None:
-    """A known limit: libtorrent waits for them without end, and nothing but the limit of the process bounds them. Who
-    is invited is served beside them as long as there are descriptors."""
+async def test_unfinished_handshakes_hold_up_no_invited_member(tmp_path: Path) -> None:
+    """Each costs a descriptor until it is hung up on; who is invited is served beside them."""
     given = await material(tmp_path, 40 * BLOCK, mode=Mode.SEALED)
     count = 100
     async with running(LibtorrentBackend) as sender, running(LibtorrentBackend) as receiver:
