@@ -28,6 +28,7 @@ RFC 6120 section 8.3.3.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -134,17 +135,25 @@ class SourceChanged(TransferError):
     reason = "media-error"
 
 
+#: What may pass: somebody makes room, or mounts or permits something.
+_TEMPORARY = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE}
+)
+
+
 class StorageError(TransferError):
     """The disk is full, not writable or failing.
 
-    :ivar full: whether it is for lack of room, which may pass.
+    :ivar code: of the system (:mod:`errno`), if it is the system that said no.
+    :ivar temporary: whether it may pass, as lack of room does: a transfer that runs waits for that.
     """
 
     reason = "failed-application"
 
-    def __init__(self, message: str = "", *, full: bool = False) -> None:
+    def __init__(self, message: str = "", code: int | None = None) -> None:
         super().__init__(message)
-        self.full = full
+        self.code = code
+        self.temporary = code in _TEMPORARY
 
 
 class IntegrityError(TransferError):

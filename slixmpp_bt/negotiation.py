@@ -81,6 +81,7 @@ class Event(StrEnum):
     MOVED = "moved"
     HAVE_ALL = "have all"
     PUBLISHED = "published"
+    BLOCKED = "blocked"  # the disk does not take them now
     DAMAGED = "damaged"  # what an earlier run had stored is not all right
     # by the clock
     EXPIRY = "expiry"
@@ -130,6 +131,7 @@ _PUBLISH = Step(Phase.PUBLISHING, (Action.PUBLISH,))
 _PAUSE = Step(Phase.PAUSED, (Action.HOLD,))
 _RUNNING = Step(Phase.RUNNING)
 _WAITING = Step(Phase.WAITING)
+_BLOCKED = Step(Phase.WAITING, (Action.HOLD,))
 
 _RECEIVER: Mapping[Phase, Rows] = {
     Phase.PREPARING: _endings() | {Event.START: _CONTACT},
@@ -139,6 +141,7 @@ _RECEIVER: Mapping[Phase, Rows] = {
         Event.FOUND: _CONTACT,
         Event.NOT_HERE: _WAITING,
         Event.STALL: _WAITING,
+        Event.BLOCKED: _BLOCKED,
         Event.MOVED: _RUNNING,
         Event.HAVE_ALL: _PUBLISH,
         Event.PAUSE: _PAUSE,
@@ -149,6 +152,7 @@ _RECEIVER: Mapping[Phase, Rows] = {
         Event.FOUND: Step(Phase.RUNNING, (Action.CONTACT,)),
         Event.MOVED: _RUNNING,
         Event.STALL: _WAITING,
+        Event.BLOCKED: _BLOCKED,
         Event.HAVE_ALL: _PUBLISH,
         Event.PAUSE: _PAUSE,
     },
@@ -162,8 +166,10 @@ _RECEIVER: Mapping[Phase, Rows] = {
         Event.PAUSE: _PAUSE,
     },
     Phase.PAUSED: _endings() | {Event.RESUME: _CONTACT, Event.HAVE_ALL: _PUBLISH},
-    # Too late to turn back: every byte is here and the file is about to appear; unless the last look finds damage.
+    # Too late to turn back: every byte is here and the file is about to appear. Unless the disk does not take it, or
+    # the last look at it finds damage.
     Phase.PUBLISHING: {
+        Event.BLOCKED: _BLOCKED,
         Event.DAMAGED: _CONTACT,
         Event.PUBLISHED: Step(Phase.COMPLETE, (Action.TELL, Action.RELEASE)),
         Event.FAIL: Step(Phase.FAILED, (Action.TELL, Action.RELEASE)),

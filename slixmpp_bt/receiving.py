@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
@@ -98,7 +99,6 @@ class Receiving(Side):
         self._disk_watcher: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
-        self._try_again = asyncio.Event()
         self._wanted = self._chosen_before()
         self._opener: Opener | None = None
         self._renewal: asyncio.TimerHandle | None = None
@@ -132,12 +132,20 @@ class Receiving(Side):
             await self._contact()
         elif action is Action.DIAL:
             await self._dial()
-        elif action is Action.HOLD and self._download is not None:
-            if self._router is not None:
-                await self._router.stop()
-            await self._download.pause()
+        elif action is Action.HOLD:
+            await self._hold()
         elif action is Action.PUBLISH:
             await self._publish()
+
+    async def _hold(self) -> None:
+        if self._router is not None:
+            await self._router.stop()
+        if self._download is not None:
+            try:
+                await self._download.pause()
+            except StorageError as error:
+                if self._disk is None:  # else it stands still for that very reason
+                    self._on_disk_trouble(error)
 
     def measure(self) -> Progress:
         """What is verified, and what a stream has brought of a piece."""
@@ -269,10 +277,10 @@ class Receiving(Side):
             if why.lost:
                 await self._asking.seek()
         except StorageError as error:
-            if self._resume is None or not error.full:
+            if self._resume is None or not error.temporary:
                 raise
             self._opening = None
-            self._set_why_not(f"it waits for room on the disk: {error}")
+            self._set_why_not(f"it waits for the disk: {error}")
             self.transfer.feed(Event.NOT_HERE)
         except Over as why:
             self.transfer.feed(*heard("cancel", why.reason, str(why)))
@@ -336,6 +344,7 @@ class Receiving(Side):
         assert self.transfer.id is not None
         self._landing = await asyncio.to_thread(Landing.plan, self._dest, manifest, self._wanted, self.transfer.id)
         await self._landing.prepare(self._context.config.limits.min_free_space)
+        self._disk_watcher = self._context.tasks.spawn(self._watch_disk(self._landing), f"disk {self.transfer.id}")
         if has_bytes:
             checkpoint: bytes | None = None
             if self._resume is not None:
@@ -459,7 +468,6 @@ class Receiving(Side):
             if isinstance(event, PieceStored):
                 self._arrived.set()
             elif isinstance(event, Finished):
-                self._try_again.set()
                 self.transfer.feed(Event.HAVE_ALL)
             elif isinstance(event, StorageFailed):
                 self._on_disk_trouble(event.error)
@@ -467,33 +475,37 @@ class Receiving(Side):
                 self._set_why_not(f"the sender's address does not answer: {event.reason}")
 
     def _on_disk_trouble(self, error: StorageError) -> None:
-        """A full disk is waited for; another trouble ends the transfer."""
-        if not error.full:
+        """What may pass is waited for; another trouble ends the transfer."""
+        if not error.temporary:
             self.transfer.feed(Event.FAIL, error)
-        elif self._disk is None:
+            return
+        if self._disk is None:
             self._disk = error
-            self._set_why_not(f"it waits for room on the disk: {error}")
-            self._disk_watcher = self._context.tasks.spawn(self._wait_for_room(), f"disk {self.transfer.id}")
-            self.transfer.feed(Event.STALL)
+            self._set_why_not(f"it waits for the disk: {error}")
+        self.transfer.feed(Event.BLOCKED)
 
-    async def _wait_for_room(self) -> None:
-        assert self._landing is not None
-        if self._router is not None:
-            await self._router.stop()
-        while self._disk is not None and self._download is not None:
+    async def _watch_disk(self, landing: Landing) -> None:
+        """Stop before the disk is full, and go on once it takes the rest."""
+        while True:
             await asyncio.sleep(_DISK_TICK)
+            reserve = self._context.config.limits.min_free_space
             try:
-                await self._landing.check_space(self._context.config.limits.min_free_space)
-                await self._download.resume()
+                if self._disk is None:
+                    await landing.check_reserve(reserve)
+                else:
+                    await landing.check_space(reserve)
+                    await self._go_on()
             except StorageError as error:
-                if not error.full:
-                    self.transfer.feed(Event.FAIL, error)
-                    return
-            else:
-                self._disk = None
-                self._try_again.set()
-                self._set_why_not("dialling the sender")
-                self.transfer.feed(Event.FOUND)
+                self._on_disk_trouble(error)
+
+    async def _go_on(self) -> None:
+        download = self._download
+        if download is not None:
+            await download.resume()
+        self._disk = None
+        self._set_why_not("dialling the sender")
+        all_here = self._landing is not None and (download is None or await download.finished())
+        self.transfer.feed(Event.HAVE_ALL if all_here else Event.FOUND)
 
     async def _keep(self, download: Download) -> None:
         """Save now and then how far it has come, as long as pieces arrive."""
@@ -538,8 +550,8 @@ class Receiving(Side):
         if landing is None:  # published in an earlier run
             self.transfer.feed(Event.PUBLISHED)
             return
-        if download is not None:
-            await self._store_all(download)
+        if download is not None and not await self._is_stored(download):
+            return
         self.measure()
         if self._router is not None:
             await self._router.stop()
@@ -548,11 +560,16 @@ class Receiving(Side):
         if download is not None and (not seeding or not landing.linkable):
             # Where there are no hard links the files are moved, so the engine has to let go of them first.
             seeding = False
+            self._download = None
             await download.aclose()
         if layers is not None and (right := await self._recheck_all(layers, landing)) is not None:
             await self._begin_again(right)
             return
-        self._published = await landing.publish()
+        try:
+            self._published = await landing.publish()
+        except StorageError as error:
+            self._on_disk_trouble(error)
+            return
         self._suspended = False  # even if the plugin ends just now, there is nothing left to go on with
         self.save()
         if download is not None and seeding:
@@ -566,19 +583,16 @@ class Receiving(Side):
         self._last = Progress(self._total(), self._total(), routes=self._last.routes)
         self.transfer.feed(Event.PUBLISHED)
 
-    async def _store_all(self, download: Download) -> None:
-        """Return once every byte is flushed. What fails for lack of room is fetched again when there is some."""
-        while True:
-            self._try_again.clear()
-            try:
-                if await download.finished():
-                    return
-            except StorageError as error:
-                if self._disk is None and not error.full:
-                    raise
-                if self._disk is None:
-                    self._on_disk_trouble(error)
-            await self._try_again.wait()
+    async def _is_stored(self, download: Download) -> bool:
+        """Whether every byte is flushed. If not, the rest is fetched again as soon as the disk takes it."""
+        try:
+            if await download.finished():
+                return True
+            trouble = StorageError("not everything that arrived could be stored", errno.EIO)
+        except StorageError as error:
+            trouble = error
+        self._on_disk_trouble(trouble)
+        return False
 
     async def _recheck_all(self, layers: Mapping[bytes, bytes], landing: Landing) -> bytes | None:
         """None if the part files are what the manifest says, else a checkpoint of what is right in them."""

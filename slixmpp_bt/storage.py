@@ -56,7 +56,7 @@ def require_space(directory: Path, size: int, keep_free: int) -> None:
     if free - size < keep_free:
         raise StorageError(
             f"{directory}: {_mib(size)} are needed, {_mib(free)} are free and {_mib(keep_free)} have to stay free",
-            full=True,
+            errno.ENOSPC,
         )
 
 
@@ -123,6 +123,10 @@ class Landing:
     async def check_space(self, min_free_space: int) -> None:
         """Check that what is still to come fits and leaves `min_free_space` bytes free."""
         await in_thread(self._check_space, min_free_space)
+
+    async def check_reserve(self, min_free_space: int) -> None:
+        """Check that `min_free_space` bytes are free, whatever is still to come."""
+        await in_thread(require_space, self._dest, 0, min_free_space)
 
     async def publish(self) -> Path:
         """Put what was wanted under its final name, flushed to the disk, and return that: of the file or directory.
@@ -260,8 +264,7 @@ def _disk(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise StorageError(f"{error.filename or path}: {error.strerror or error}", full=full) from error
+        raise StorageError(f"{error.filename or path}: {error.strerror or error}", error.errno) from error
 
 
 def _create(path: Path) -> bool:

@@ -164,7 +164,7 @@ async def test_full_disk_is_waited_for(tmp_path: Path) -> None:
             await receiver.moved(2 * MIB)
             receiver.say("fill")
             await receiver.heard(lambda line: line["event"] == "filled")
-            await receiver.asked(lambda counts: "room on the disk" in json.dumps(counts["why"]))
+            await receiver.asked(lambda counts: "waits for the disk" in json.dumps(counts["why"]))
             assert not any(line["event"] == "end" for line in receiver.told)
             receiver.say("free")
             end, there = await receiver.ended(), await sender.ended()

@@ -10,8 +10,6 @@ from pathlib import Path
 from ..errors import StorageError
 from ..manifest import Manifest
 
-#: What passes when somebody makes room.
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -29,7 +27,7 @@ _REASONS = {
 
 def storage_error(path: str | os.PathLike[str], code: int | None, text: str) -> StorageError:
     """The error for `path`: in our words for the errno `code`, else in the system's `text`."""
-    return StorageError(f"{os.fspath(path)}: {_REASONS.get(code or 0, text)}", full=code in _FULL)
+    return StorageError(f"{os.fspath(path)}: {_REASONS.get(code or 0, text)}", code)
 
 
 def from_os_error(error: OSError, path: Path) -> StorageError:

@@ -208,7 +208,7 @@ class TorrentDownload(TorrentSwarm, Download):
     def _check_usable(self) -> None:
         self._check_open()
         if self._failure is not None:
-            raise StorageError(str(self._failure))
+            raise StorageError(str(self._failure), self._failure.code)
 
     def _usable_torrent(self) -> Torrent:
         self._check_usable()
