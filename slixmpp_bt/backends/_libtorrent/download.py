@@ -12,7 +12,7 @@ import libtorrent as lt
 
 from ...errors import BackendClosed, BTError, IntegrityError, StorageError
 from ...manifest import Manifest
-from ...threads import in_thread
+from ...threads import in_thread, settle
 from .. import _store
 from .. import checkpoint as checkpoints
 from ..admission import Admission
@@ -25,6 +25,10 @@ from .waiting import answer, fail
 
 if TYPE_CHECKING:
     from .session import Session
+
+
+#: What arrived is handed to the operating system after so many seconds.
+_WRITE_BEHIND = 0.05
 
 
 class TorrentDownload(TorrentSwarm, Download):
@@ -50,6 +54,7 @@ class TorrentDownload(TorrentSwarm, Download):
         self._verified = 0
         self._writes: dict[int, asyncio.Future[None]] = {}
         self._synced = False
+        self._writer: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         await super().open()
@@ -158,6 +163,9 @@ class TorrentDownload(TorrentSwarm, Download):
             self._missing.remove(piece)
             if not self._missing:
                 self.events.put(Finished())
+        if self._writer is None or self._writer.done():
+            writing = self._write_behind()
+            self._writer = asyncio.get_running_loop().create_task(writing, name="slixmpp_bt: libtorrent's writer")
 
     def piece_failed(self, piece: int) -> None:
         super().piece_failed(piece)
@@ -172,7 +180,21 @@ class TorrentDownload(TorrentSwarm, Download):
         # What was verified but not flushed is lost: resume() has it fetched again.
         self._restart_from(self._flushed)
 
+    async def aclose(self) -> None:
+        if self._writer is not None:
+            self._writer.cancel()
+            await settle([self._writer])
+        await super().aclose()
+
     # Inner workings
+
+    async def _write_behind(self) -> None:
+        """Have it written soon: the engine keeps it in memory for seconds, where a kill of the process takes it."""
+        with contextlib.suppress(BTError):  # who asks for a flush is told
+            while not self._had <= self._flushed:
+                await asyncio.sleep(_WRITE_BEHIND)
+                async with self._changing:
+                    await self._flush()
 
     def _params(self) -> lt.add_torrent_params:
         wanted = self._missing - self._claimed
