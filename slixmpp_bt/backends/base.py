@@ -243,7 +243,8 @@ class Download(Swarm):
         Cancelling it may store the piece or not.
 
         :raises StorageError: the disk is full or failing; :meth:`resume` before the next try.
-        :raises ValueError: `data` is of a wrong size, or the piece layers are not known (:meth:`learn`).
+        :raises ValueError: `data` is of a wrong size, the piece is of a file that was not selected, or the piece layers
+            are not known (:meth:`learn`).
         """
 
     @abstractmethod

@@ -214,6 +214,8 @@ class PlainDownload(PlainSwarm, Download):
         self._check_open()
         if len(data) != self._manifest.piece_size(piece):
             raise ValueError(f"piece {piece} has {self._manifest.piece_size(piece)} bytes, not {len(data)}")
+        if self._manifest.file_of(piece).index not in self._files:
+            raise ValueError(f"piece {piece} is of a file that was not selected")
         if piece in self._had:
             return
         self._writing += 1

@@ -253,6 +253,8 @@ class StoreConformance(ABC):
             download = await backend.open_download(given.manifest, {1: given.parts[1]}, PRIVATE, select=frozenset({1}))
             for piece in wanted:
                 await download.write(piece, given.piece(piece))
+            with pytest.raises(ValueError, match="not selected"):
+                await download.write(0, given.piece(0))
             assert await download.finished()
         assert given.arrived(1)
         assert [path.name for path in given.parts[1].parent.iterdir()] == [given.parts[1].name]

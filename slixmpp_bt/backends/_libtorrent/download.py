@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 #: What arrived is handed to the operating system after so many seconds.
-_WRITE_BEHIND = 0.05
+_WRITE_BEHIND = 0.02
 
 
 class TorrentDownload(TorrentSwarm, Download):
@@ -103,6 +103,8 @@ class TorrentDownload(TorrentSwarm, Download):
         self._check_usable()
         if len(data) != self._manifest.piece_size(piece):
             raise ValueError(f"piece {piece} has {self._manifest.piece_size(piece)} bytes, not {len(data)}")
+        if piece not in self._wanted:
+            raise ValueError(f"piece {piece} is of a file that was not selected")
         if not self._manifest.verifiable:
             raise ValueError("the piece layers are not known: learn() them first")
         async with self._changing:
