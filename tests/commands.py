@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import re
+import shlex
+import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Iterator
@@ -79,6 +82,18 @@ async def ran(*arguments: str, home: Path, password: str = PASSWORD) -> tuple[in
         return await finish(process)
 
 
+async def stop(process: Process, how: signal.Signals = signal.SIGINT) -> tuple[int, str, str]:
+    """As :func:`finish`, of a process that is told to end."""
+    process.send_signal(how)
+    return await finish(process)
+
+
+def to_go_on(error: str, *, kept: str) -> list[str]:
+    """The command line that `error` names for going on with `kept`, a regular expression."""
+    (found,) = re.findall(rf"^kept: {kept}; to go on: (slixmpp-bt .*)$", error, re.MULTILINE)
+    return [*CLI, *shlex.split(found)[1:]]
+
+
 async def error_until(process: Process, words: str) -> str:
     """Read its standard error up to and with `words`."""
     assert process.stderr is not None
@@ -119,10 +134,10 @@ async def peer(server: LoopbackServer, name: str, home: Path, **config: Any) -> 
         await one.bt.aclose()
 
 
-async def moving(transfer: Transfer) -> None:
-    """Wait until bytes have moved."""
+async def moving(transfer: Transfer, least: int = 1) -> None:
+    """Wait until so many bytes have moved."""
     async for now in transfer:
-        if now.transferred and transfer.state is State.RUNNING:
+        if now.transferred >= least and transfer.state is State.RUNNING:
             return
     raise AssertionError(f"{transfer} has ended: {transfer.error}")
 

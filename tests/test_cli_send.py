@@ -110,10 +110,10 @@ async def test_send_where_nobody_listens_exits_3(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("how", "background"), [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)]
 )
-async def test_send_that_is_stopped_withdraws_the_offer_and_exits_130(
+async def test_send_that_keeps_nothing_and_is_stopped_withdraws_the_offer_and_exits_130(
     how: signal.Signals, background: bool, server: LoopbackServer, tmp_path: Path
 ) -> None:
-    line = send(server, "bob@localhost", make_file(tmp_path / "a.bin", 10))
+    line = [*send(server, "bob@localhost", make_file(tmp_path / "a.bin", 10)), "--no-keep"]
     process_ = running(*line, home=tmp_path / "alice", background=background)
     async with peer(server, "bob", tmp_path) as bob, process_ as process:
         offer = await bob.told("bt_offer")
