@@ -6,8 +6,8 @@ import asyncio
 import os
 import pty
 import re
-import shlex
 import signal
+import subprocess
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Iterator
@@ -89,9 +89,10 @@ async def stop(process: Process, how: signal.Signals = signal.SIGINT) -> tuple[i
 
 
 def to_go_on(error: str, *, kept: str) -> list[str]:
-    """The command line that `error` names for going on with `kept`, a regular expression."""
-    (found,) = re.findall(rf"^kept: {kept}; to go on: (slixmpp-bt .*)$", error, re.MULTILINE)
-    return [*CLI, *shlex.split(found)[1:]]
+    """The command line that `error` names for going on with `kept`, a regular expression, as a shell reads it."""
+    (found,) = re.findall(rf"^kept: {kept}; to go on: slixmpp-bt (.*)$", error, re.MULTILINE)
+    read = subprocess.run(["bash", "-c", f"printf '%s\\0' {found}"], capture_output=True, check=True)
+    return [*CLI, *read.stdout.decode().split("\0")[:-1]]
 
 
 async def error_until(process: Process, words: str) -> str:

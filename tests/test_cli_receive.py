@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 from collections.abc import AsyncIterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from slixmpp_bt import OutgoingOffer, State
+from slixmpp_bt import OutgoingOffer, State, Transfer
 from slixmpp_bt.testing import LoopbackServer
 
 from .commands import (
@@ -122,55 +123,54 @@ async def test_receive_that_keeps_nothing_and_is_stopped_cancels_and_exits_130(
 async def test_receive_that_was_stopped_and_is_called_again_fetches_the_rest(
     how: signal.Signals, server: LoopbackServer, tmp_path: Path
 ) -> None:
-    file = make_file(tmp_path / "a.bin", 4_000_000)
+    file = make_file(tmp_path / "a.bin", 3_000_000)
     line = receive(server, "--once", "--from", "alice@localhost")
-    async with peer(server, "alice", tmp_path, upload_limit=2_000_000) as alice:
+    async with peer(server, "alice", tmp_path, upload_limit=1_500_000) as alice:
         async with running(*line, home=tmp_path / "bob") as process:
             await server.wait_available("bob")
             transfer = await alice.bt.send_file("bob@localhost", file)
-            await moving(transfer, 1_000_000)
+            sent = asyncio.create_task(uploaded(transfer))
+            await moving(transfer, 500_000)
             code, out, error = await stop(process, how)
         assert (out, transfer.ended) == ("", False)
         if how is not signal.SIGKILL:
             assert code == 130
-            assert to_go_on(error, kept="a.bin from alice@localhost, [1-9][0-9] %") == again(line)
-        alice.bt.configure(upload_limit=None)
+            line = to_go_on(error, kept="a.bin from alice@localhost, [1-9][0-9] %")
         code, out, error = await ran(*line, home=tmp_path / "bob")
         await transfer.wait()
-        assert isinstance(transfer.offer, OutgoingOffer)
-        assert transfer.offer.seeding.uploaded() < 1.4 * file.stat().st_size
     assert (code, out) == (0, f"{tmp_path}/bob/in/a.bin\n")
-    assert re.search("going on with a.bin from alice@localhost, [1-9][0-9] %\n", error)
+    assert re.search("going on with a.bin from alice@localhost, [0-9]+ %\n", error)
     assert digest(Path(out.strip())) == digest(file)
     assert [path.name for path in (tmp_path / "bob" / "in").iterdir()] == ["a.bin"]
+    assert 500_000 <= await sent < 4_000_000
 
 
-def again(line: list[str]) -> list[str]:
-    """`line` with its options in the order in which the command says them."""
-    options = ("--dir", "--from", "--anybody", "--once", "--state-dir", "--jid", "--host", "--port", "--ca-certs")
-    words = dict.fromkeys(("", *options, "--listen"), ())
-    found: dict[str, list[str]] = {option: [] for option in words}
-    option = ""
-    for word in line:
-        option = word if word in words else option
-        found[option].append(word)
-    return [word for option in words for word in found[option]]
+async def uploaded(transfer: Transfer) -> int:
+    """Bytes sent by the swarm until `transfer` ends. The engine counts anew when the receiver has been away."""
+    assert isinstance(transfer.offer, OutgoingOffer)
+    total = before = 0
+    while not transfer.ended:
+        now = transfer.offer.seeding.uploaded()
+        total += now - before if now >= before else now
+        before = now
+        await asyncio.sleep(0.01)
+    return total
 
 
 async def test_receive_that_accepted_on_a_terminal_goes_on_where_it_began_without_asking(
     server: LoopbackServer, tmp_path: Path
 ) -> None:
-    files = [make_file(tmp_path / name, 3_000_000, seed) for seed, name in enumerate(("a.bin", "b.bin"))]
+    files = [make_file(tmp_path / name, 1_000_000, seed) for seed, name in enumerate(("a.bin", "b.bin"))]
     with terminal() as keys:
-        async with peer(server, "alice", tmp_path, upload_limit=1_000_000) as alice:
+        async with peer(server, "alice", tmp_path, upload_limit=50_000) as alice:
             async with running(*receive(server), home=tmp_path / "bob", stdin=keys.theirs) as process:
                 await server.wait_available("bob")
                 taken = await alice.bt.send_file("bob@localhost", files[0])
                 await error_until(process, "[y/N] ")
                 keys.type("y")
-                await moving(taken)
+                await alice.told("bt_transfer_start")
                 asked = await alice.bt.send_file("bob@localhost", files[1])
-                await error_until(process, "Accept b.bin (3.0 MB) from alice@localhost? [y/N] ")
+                await error_until(process, "Accept b.bin (1.0 MB) from alice@localhost? [y/N] ")
                 code, out, error = await stop(process, signal.SIGTERM)
             assert (code, out) == (130, "")
             to_go_on(error, kept="a.bin from alice@localhost, [0-9]+ %")
@@ -178,7 +178,7 @@ async def test_receive_that_accepted_on_a_terminal_goes_on_where_it_began_withou
             alice.bt.configure(upload_limit=None)
             async with running(*line, "--dir", "elsewhere", home=tmp_path / "bob", stdin=keys.theirs) as process:
                 question = await error_until(process, "[y/N] ")
-                assert question.endswith("Accept b.bin (3.0 MB) from alice@localhost? [y/N] ")
+                assert question.endswith("Accept b.bin (1.0 MB) from alice@localhost? [y/N] ")
                 assert "Accept a.bin" not in question
                 keys.type("y")
                 for transfer in (taken, asked):
@@ -191,22 +191,22 @@ async def test_receive_that_accepted_on_a_terminal_goes_on_where_it_began_withou
 async def test_receive_beside_another_keeps_nothing_and_says_so(server: LoopbackServer, tmp_path: Path) -> None:
     file = make_file(tmp_path / "a.bin", 10_000_000)
     line = receive(server, "--anybody")
-    async with peer(server, "alice", tmp_path, upload_limit=1_000_000) as alice:
-        async with running(*line, home=tmp_path / "bob") as first, running(*line, home=tmp_path / "bob") as second:
-            words = await error_until(first, "\n")
-            assert "nothing is kept" not in words
+    async with (
+        peer(server, "alice", tmp_path, upload_limit=1_000_000) as alice,
+        running(*line, home=tmp_path / "bob") as first,
+    ):
+        assert (await error_until(first, "\n")).startswith("waiting for files as ")
+        async with running(*line, home=tmp_path / "bob") as second:
             words = await error_until(second, "as bob@localhost/") + await error_until(second, "\n")
             assert words.startswith("slixmpp-bt: nothing is kept: another receive of bob@localhost is running\n")
             transfer = await alice.bt.send_file(f"bob@localhost/{words.rpartition('/')[2].strip()}", file)
             await moving(transfer)
             code, _, error = await stop(second)
-            await alice.told("bt_transfer_end")
-            assert transfer.state is State.CANCELLED
-            assert code == 130
-            assert error.endswith(
-                "slixmpp-bt: stopped. Nothing is kept: offers are withdrawn, what arrived only in part is deleted\n"
-            )
-            assert await stop(first) == (130, "", "")
+        await alice.told("bt_transfer_end")
+        assert transfer.state is State.CANCELLED
+        assert code == 130
+        assert "slixmpp-bt: stopped. Nothing is kept: " in error
+        assert await stop(first) == (130, "", "")
 
 
 async def test_receive_at_a_terminal_asks_one_after_the_other(server: LoopbackServer, tmp_path: Path) -> None:

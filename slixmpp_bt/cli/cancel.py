@@ -18,7 +18,7 @@ from .options import Command, config_of
 from .session import Client, session
 
 #: Seconds that the other sides have to answer.
-_PATIENCE = 5.0
+_PATIENCE = 3.0
 
 
 def run(options: argparse.Namespace) -> Command:
