@@ -28,11 +28,11 @@ def cancel(server: LoopbackServer) -> list[str]:
 
 async def test_cancel_ends_what_was_kept_and_tells_the_other_sides(server: LoopbackServer, tmp_path: Path) -> None:
     home, account_ = tmp_path / "alice", account(server, "alice")
-    async with peer(server, "bob", tmp_path, upload_limit=1_000_000) as bob:
+    async with peer(server, "bob", tmp_path, upload_limit=100_000) as bob:
         async with running(*CLI, "receive", "--anybody", "--dir", "in", *account_, home=home) as process:
             await server.wait_available("alice")
             theirs = await bob.bt.send_file("alice@localhost", make_file(tmp_path / "theirs.bin", 10_000_000))
-            await moving(theirs)
+            await bob.told("bt_transfer_start")
             await stop(process)
         assert len(list((home / "in").iterdir())) == 1
         own = make_file(tmp_path / "own.bin", 10)

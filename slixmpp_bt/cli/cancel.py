@@ -17,9 +17,6 @@ from .keeping import Keep
 from .options import Command, config_of
 from .session import Client, session
 
-#: Seconds that the other sides have to answer.
-_PATIENCE = 3.0
-
 
 def run(options: argparse.Namespace) -> Command:
     """Find the account; then the command can run.
@@ -63,6 +60,6 @@ async def _cancel(client: Client) -> AsyncIterator[str]:
         if isinstance(offer, IncomingOffer) and not offer.answered and offer.from_known:
             await offer.decline()
             yield f"declined: offer of {offer.name} from {offer.peer.bare}"
-    untold = await client.all_told(_PATIENCE)
+    untold = await client.all_told()
     for peer in {transfer.peer.bare for transfer in ended if transfer.offer.id in untold}:
         yield f"{peer} could not be told yet: the next send or receive does that"

@@ -22,8 +22,8 @@ from .keeping import Keep
 #: Seconds until a login is given up, and until leaving is.
 _LOGIN_PATIENCE = 30.0
 _LEAVING_PATIENCE = 10.0
-#: How long the answers to the last words of transfers may take when there is nothing else to do, in seconds.
-_LAST_WORDS_PATIENCE = 1.0
+#: How long the answers to the last words of transfers are waited for, and how often they are looked for, in seconds.
+_LAST_WORDS_PATIENCE = 3.0
 _TICK = 0.02
 #: How long a contact's presence may take to come after the login, in seconds.
 _PRESENCE_PATIENCE = 3.0
@@ -47,7 +47,7 @@ async def session(client: Client, options: argparse.Namespace, *, asks: bool = F
     try:
         await client.log_in()
         yield
-        await client.all_told(_LAST_WORDS_PATIENCE)
+        await client.all_told()
     except asyncio.CancelledError:
         if client.failure is None:
             raise
@@ -130,14 +130,14 @@ class Client(slixmpp.ClientXMPP):
         finally:
             self.del_event_handler("presence_available", look)
 
-    async def all_told(self, patience: float) -> set[str]:
-        """Wait until the other sides have answered how transfers ended, but not longer than `patience` (seconds).
-        Returns the ids of the offers of those that have not.
+    async def all_told(self) -> set[str]:
+        """Wait until the other sides have answered how transfers ended, or cannot be reached; some seconds at most.
+        Returns the ids of the offers of those that have not answered.
         """
         outbox = self.bt._context.outbox
         with suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                while outbox.waiting:  # noqa: ASYNC110 (nobody is told when it changes)
+            async with asyncio.timeout(_LAST_WORDS_PATIENCE):
+                while any(letter.sending for letters in outbox._letters.values() for letter in letters):  # noqa: ASYNC110
                     await asyncio.sleep(_TICK)
         return {end.id for end in outbox.waiting}
 
