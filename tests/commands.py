@@ -121,14 +121,16 @@ class Peer:
 
 
 @asynccontextmanager
-async def peer(server: LoopbackServer, name: str, home: Path, **config: Any) -> AsyncIterator[Peer]:
-    xmpp = server.client(f"{name}/peer")
+async def peer(
+    server: LoopbackServer, name: str, home: Path, *, device: str = "peer", **config: Any
+) -> AsyncIterator[Peer]:
+    xmpp = server.client(f"{name}/{device}")
     inbox = home / f"inbox of {name}"
     xmpp.register_plugin("xep_bt", {"listen": LISTEN, "state_dir": None, "download_dir": inbox, **config})
     one = Peer(xmpp, inbox)
     xmpp.add_event_handler("session_start", lambda _: xmpp.send_presence())
     await server.connect(xmpp)
-    await server.wait_available(f"{name}/peer")
+    await server.wait_available(f"{name}/{device}")
     try:
         yield one
     finally:

@@ -148,12 +148,12 @@ def is_kept(offer: IncomingOffer) -> bool:
 async def test_send_that_was_stopped_and_is_called_again_serves_the_same_transfer(
     how: signal.Signals, server: LoopbackServer, tmp_path: Path
 ) -> None:
-    file = make_file(tmp_path / "a.bin", 10_000_000)
+    file = make_file(tmp_path / "a.bin", 6_000_000)
     line = send(server, "bob@localhost", file)
     async with peer(server, "bob", tmp_path, auto_accept=True, download_limit=1_000_000) as bob:
         async with running(*line, home=tmp_path / "alice") as process:
             transfer = await bob.told("bt_transfer_start")
-            await moving(transfer, 500_000)
+            await moving(transfer)
             code, _, error = await stop(process, how)
         assert not transfer.ended
         if how is not signal.SIGKILL:
@@ -238,6 +238,48 @@ async def test_send_of_what_has_expired_since_is_a_new_offer(server: LoopbackSer
     assert code == 1
     assert "the kept offer of a.bin to bob@localhost has ended: " in error
     assert "slixmpp-bt: a.bin: no more\n" in error
+
+
+async def test_send_of_what_the_receiver_declines_at_last_is_not_offered_anew(
+    server: LoopbackServer, tmp_path: Path
+) -> None:
+    line = send(server, "bob@localhost", make_file(tmp_path / "a.bin", 10))
+    async with peer(server, "bob", tmp_path) as bob:
+        offer, _ = await offered(bob, signal.SIGINT, line, tmp_path / "alice")
+        async with running(*line, home=tmp_path / "alice") as process:
+            await error_until(process, "going on with the kept offer of a.bin to bob@localhost\n")
+            await offer.decline("never")
+            code, _, error = await finish(process)
+    assert (code, error) == (1, "slixmpp-bt: a.bin: never\n")
+
+
+async def test_send_of_what_was_offered_to_a_device_that_is_gone_goes_to_another(
+    server: LoopbackServer, tmp_path: Path
+) -> None:
+    file = make_file(tmp_path / "a.bin", 10)
+    line = send(server, "bob@localhost", file)
+    async with peer(server, "bob", tmp_path) as bob:
+        await offered(bob, signal.SIGINT, line, tmp_path / "alice")
+        await bob.xmpp.disconnect()
+    async with peer(server, "bob", tmp_path, device="other", auto_accept=True) as bob:
+        code, _, error = await ran(*line, home=tmp_path / "alice")
+        arrived = await bob.told("bt_transfer_end")
+    assert code == 0
+    assert "has ended: bob@localhost/peer, which it was made to, is not there; it is offered anew\n" in error
+    assert digest(arrived.path) == digest(file)
+
+
+async def test_send_of_many_that_is_stopped_names_those_whose_turn_had_not_come(
+    server: LoopbackServer, tmp_path: Path
+) -> None:
+    files = [make_file(tmp_path / f"{number}.bin", 10) for number in range(10)]
+    line = send(server, "bob@localhost", *files)
+    async with peer(server, "bob", tmp_path) as bob, running(*line, home=tmp_path / "alice") as process:
+        for _ in range(8):
+            await bob.told("bt_offer")
+        _, _, error = await stop(process)
+    assert error.startswith("not offered yet: 8.bin, 9.bin; to go on: the same command again\n")
+    assert error.count("kept: offer of ") == 8
 
 
 async def test_send_of_something_else_serves_what_is_kept_but_does_not_wait_for_it(

@@ -41,7 +41,7 @@ class Keep:
         self.resource = _new_name()
         self.why_not: str | None = None
         self._lock: int | None = None
-        self._notes: tuple[str, ...] = ()
+        self._notes: list[str] = []
 
     @classmethod
     def hold(cls, options: argparse.Namespace, jid: JID, command: str) -> Self:
@@ -85,8 +85,9 @@ class Keep:
             self.directory = None
 
     def note(self, lines: Iterable[str]) -> None:
-        """Say these in the end, if anything is kept."""
-        self._notes = tuple(lines) if self.directory is not None else ()
+        """Say these in the end too, if anything is kept."""
+        if self.directory is not None:
+            self._notes += lines
 
     def __enter__(self) -> Self:
         return self

@@ -14,7 +14,7 @@ from ..transfer import Transfer
 from .account import Account
 from .bars import Bars
 from .earlier import Earlier
-from .failures import DONE, FAILED
+from .failures import DONE, FAILED, plain
 from .keeping import Keep
 from .options import Command, config_of
 from .session import Client, session
@@ -54,6 +54,7 @@ class _Sender:
         self._bars = bars
         self._earlier = earlier
         self._places = asyncio.Semaphore(_AT_ONCE)
+        self._waiting = [path.name for path in options.paths]
 
     async def send_all(self) -> int:
         """Send what is asked for; the exit code."""
@@ -62,13 +63,19 @@ class _Sender:
         kept = [await asyncio.to_thread(self._earlier.take, options.to, path, options.mode) for path in options.paths]
         if others := self._earlier.others():
             self._bars.say(f"meanwhile {others} kept {'offer is' if others == 1 else 'offers are'} served as well")
-        results = await asyncio.gather(*map(self._send, options.paths, kept))
+        try:
+            results = await asyncio.gather(*map(self._send, options.paths, kept))
+        finally:
+            if self._waiting:
+                names = plain(", ".join(self._waiting))
+                self._client.keep.note([f"not offered yet: {names}; to go on: the same command again"])
         return DONE if all(results) else FAILED
 
     async def _send(self, path: Path, kept: Transfer | None) -> bool:
         """Offer one file, or go on with what is kept of it, and see it through; whether it arrived."""
         options = self._options
         async with self._places:
+            self._waiting.remove(path.name)
             try:
                 if kept is not None and await self._goes_on(kept):
                     return True
