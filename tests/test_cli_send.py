@@ -150,7 +150,7 @@ async def test_send_that_was_stopped_and_is_called_again_serves_the_same_transfe
 ) -> None:
     file = make_file(tmp_path / "a.bin", 6_000_000)
     line = send(server, "bob@localhost", file)
-    async with peer(server, "bob", tmp_path, auto_accept=True, download_limit=1_000_000) as bob:
+    async with peer(server, "bob", tmp_path, auto_accept=True, download_limit=300_000) as bob:
         async with running(*line, home=tmp_path / "alice") as process:
             transfer = await bob.told("bt_transfer_start")
             await moving(transfer)
@@ -211,7 +211,7 @@ async def test_send_of_what_the_receiver_has_cancelled_since_is_a_new_offer(
     server: LoopbackServer, tmp_path: Path
 ) -> None:
     line = send(server, "bob@localhost", make_file(tmp_path / "a.bin", 10_000_000))
-    async with peer(server, "bob", tmp_path, auto_accept=True, download_limit=1_000_000) as bob:
+    async with peer(server, "bob", tmp_path, auto_accept=True, download_limit=300_000) as bob:
         async with running(*line, home=tmp_path / "alice") as process:
             first: Transfer = await bob.told("bt_transfer_start")
             await moving(first)
