@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import re
+import signal
+import subprocess
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Iterator
@@ -79,6 +82,19 @@ async def ran(*arguments: str, home: Path, password: str = PASSWORD) -> tuple[in
         return await finish(process)
 
 
+async def stop(process: Process, how: signal.Signals = signal.SIGINT) -> tuple[int, str, str]:
+    """As :func:`finish`, of a process that is told to end."""
+    process.send_signal(how)
+    return await finish(process)
+
+
+def to_go_on(error: str, *, kept: str) -> list[str]:
+    """The command line that `error` names for going on with `kept`, a regular expression, as a shell reads it."""
+    (found,) = re.findall(rf"^kept: {kept}; to go on: slixmpp-bt (.*)$", error, re.MULTILINE)
+    read = subprocess.run(["bash", "-c", f"printf '%s\\0' {found}"], capture_output=True, check=True)
+    return [*CLI, *read.stdout.decode().split("\0")[:-1]]
+
+
 async def error_until(process: Process, words: str) -> str:
     """Read its standard error up to and with `words`."""
     assert process.stderr is not None
@@ -105,24 +121,26 @@ class Peer:
 
 
 @asynccontextmanager
-async def peer(server: LoopbackServer, name: str, home: Path, **config: Any) -> AsyncIterator[Peer]:
-    xmpp = server.client(f"{name}/peer")
+async def peer(
+    server: LoopbackServer, name: str, home: Path, *, device: str = "peer", **config: Any
+) -> AsyncIterator[Peer]:
+    xmpp = server.client(f"{name}/{device}")
     inbox = home / f"inbox of {name}"
     xmpp.register_plugin("xep_bt", {"listen": LISTEN, "state_dir": None, "download_dir": inbox, **config})
     one = Peer(xmpp, inbox)
     xmpp.add_event_handler("session_start", lambda _: xmpp.send_presence())
     await server.connect(xmpp)
-    await server.wait_available(f"{name}/peer")
+    await server.wait_available(f"{name}/{device}")
     try:
         yield one
     finally:
         await one.bt.aclose()
 
 
-async def moving(transfer: Transfer) -> None:
-    """Wait until bytes have moved."""
+async def moving(transfer: Transfer, least: int = 1) -> None:
+    """Wait until so many bytes have moved."""
     async for now in transfer:
-        if now.transferred and transfer.state is State.RUNNING:
+        if now.transferred >= least and transfer.state is State.RUNNING:
             return
     raise AssertionError(f"{transfer} has ended: {transfer.error}")
 

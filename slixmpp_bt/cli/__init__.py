@@ -1,4 +1,4 @@
-"""The command ``slixmpp-bt``: send, receive, and a demonstration that needs no server.
+"""The command ``slixmpp-bt``: send, receive, give up, and a demonstration that needs no server.
 
 What it prints on standard output is for programs (``receive``: the path of each file that arrived); progress, questions
 and errors go to standard error. It exits with
@@ -7,7 +7,7 @@ and errors go to standard error. It exits with
 * 1 when a transfer did not end with the file,
 * 2 when it was called or configured wrongly, a file that cannot be read included,
 * 3 when it cannot connect to the server or log in,
-* 130 when it was stopped by Ctrl-C or SIGTERM.
+* 130 when it was stopped by Ctrl-C or SIGTERM. What is unfinished is kept then, unless ``--no-keep`` was said.
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _terminable():
             return asyncio.run(_stoppable(options.run(options)))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        return _complain(
-            "stopped. Nothing is kept: offers are withdrawn, what arrived only in part is deleted", STOPPED
-        )
+        return STOPPED  # whoever had something to say about it has said it
     except Failure as error:
         return _complain(str(error), error.code)
     except (ConfigError, PathError, NotSupported) as error:

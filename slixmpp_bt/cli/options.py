@@ -43,6 +43,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_send(commands)
     _add_receive(commands)
+    _add_cancel(commands)
     _add_demo(commands)
     options = parser.parse_args(argv)
     if getattr(options, "port", None) is not None and options.host is None:
@@ -64,6 +65,7 @@ def _add_send(commands: Any) -> None:
         metavar="TIME",
         help="until when it can be accepted: 90s, 15m, 12h, 7d (default: 7d)",
     )
+    _add_keeping(parser)
     _add_account(parser)
     parser.set_defaults(run=_later("send"))
 
@@ -81,8 +83,16 @@ def _add_receive(commands: Any) -> None:
     parser.add_argument(
         "--max-size", type=size, metavar="SIZE", help="refuse what is larger: 500M, 4G (default: 1 GiB)"
     )
+    _add_keeping(parser)
     _add_account(parser)
     parser.set_defaults(run=_later("receive"))
+
+
+def _add_cancel(commands: Any) -> None:
+    parser = commands.add_parser("cancel", help="give up what stopped commands have kept", epilog=_EXITS)
+    _add_state_dir(parser)
+    _add_account(parser)
+    parser.set_defaults(run=_later("cancel"))
 
 
 def _add_demo(commands: Any) -> None:
@@ -90,6 +100,21 @@ def _add_demo(commands: Any) -> None:
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="(default: 64 MiB of random bytes)")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="save the last screen as a picture")
     parser.set_defaults(run=_later("demo"))
+
+
+def _add_keeping(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_mutually_exclusive_group()
+    _add_state_dir(where)
+    where.add_argument(
+        "--no-keep", dest="keep", action="store_false", help="when stopped, cancel what is unfinished and keep nothing"
+    )
+
+
+def _add_state_dir(parser: Any) -> None:
+    parser.add_argument(
+        "--state-dir", type=Path, metavar="DIRECTORY",
+        help="where what is unfinished is kept (default: the user's state directory)",
+    )  # fmt: skip
 
 
 def _add_account(parser: argparse.ArgumentParser) -> None:

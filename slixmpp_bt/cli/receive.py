@@ -18,8 +18,10 @@ from ..incoming import IncomingOffer
 from ..tasks import Tasks
 from ..transfer import Transfer
 from .account import Account
+from .again import what
 from .bars import Bars
 from .failures import DONE, FAILED, USAGE, Failure, plain
+from .keeping import Keep
 from .options import Command, config_of
 from .session import Client, session
 
@@ -52,14 +54,22 @@ async def _run(options: argparse.Namespace, account: Account, asks: bool) -> int
     config = config_of(options) | {"download_dir": options.dir, "auto_accept": options.friends or options.anybody}
     if options.max_size:
         config["limits"] = {"max_size": options.max_size}
-    with Bars(Console(stderr=True)) as bars:
-        async with session(account, config) as client:
-            tasks = Tasks()
+    with (
+        await asyncio.to_thread(Keep.hold, options, account.jid, "receive") as keep,
+        Bars(Console(stderr=True)) as bars,
+    ):
+        client = Client(account, config, keep)
+        tasks = Tasks()
+        receiver = _Receiver(client, bars, tasks, asks=asks, once=options.once)
+        async with session(client, options, asks=asks):
             try:
-                receiver = _Receiver(client, bars, tasks, asks=asks, once=options.once)
+                if keep.why_not:
+                    bars.say(f"slixmpp-bt: nothing is kept: {keep.why_not}")
                 bars.say(f"waiting for files as {client.boundjid}")
+                receiver.take_up()
                 return await receiver.outcome
             finally:
+                receiver.leave()
                 await tasks.aclose()
 
 
@@ -71,6 +81,7 @@ class _Receiver:
 
     def __init__(self, client: Client, bars: Bars, tasks: Tasks, *, asks: bool, once: bool) -> None:
         self.outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._client = client
         self._bars = bars
         self._tasks = tasks
         self._asks = asks
@@ -78,8 +89,20 @@ class _Receiver:
         self._one_question = asyncio.Lock()
         self._questions: dict[IncomingOffer, asyncio.Task[None]] = {}
         self._followed: set[Transfer] = set()
+        self._leaving = False
         for event, handler in self._handlers().items():
             client.add_event_handler(event, handler)
+
+    def take_up(self) -> None:
+        """Follow what earlier commands have begun."""
+        for transfer in self._client.bt.transfers:
+            if transfer.incoming:
+                self._bars.say(f"going on with {what(transfer)}")
+                self._started(transfer)
+
+    def leave(self) -> None:
+        """What does not end from now on with the file is for the session to speak of."""
+        self._leaving = True
 
     def _handlers(self) -> dict[str, Any]:
         return {
@@ -103,12 +126,12 @@ class _Receiver:
             self._bars.say(f"withdrawn: {_what(offer)}")
 
     def _started(self, transfer: Transfer) -> None:
-        if transfer.incoming and not self.outcome.done():
+        if transfer.incoming and not (self.outcome.done() or self._leaving or transfer in self._followed):
             self._followed.add(transfer)
             self._tasks.spawn(self._follow(transfer), f"follow {transfer.id}")
 
     def _ended(self, transfer: Transfer) -> None:
-        """An end without a beginning is for nobody to follow."""
+        """An end that nobody follows: it had no beginning, or this command is about to leave."""
         if transfer.incoming and transfer not in self._followed:
             self._report(transfer)
 
@@ -126,8 +149,14 @@ class _Receiver:
             self._bars.say(f"slixmpp-bt: {offer.name}: {error}")
 
     async def _follow(self, transfer: Transfer) -> None:
-        await self._bars.follow(transfer, f"{transfer.name} from {transfer.peer.bare}")
-        await transfer.released()
+        try:
+            await self._bars.follow(transfer, f"{transfer.name} from {transfer.peer.bare}")
+            await transfer.released()
+        except asyncio.CancelledError:
+            self._followed.discard(transfer)
+            if transfer.ended:
+                self._report(transfer)
+            raise
         self._followed.discard(transfer)
         self._report(transfer)
 
@@ -135,7 +164,7 @@ class _Receiver:
         if transfer.complete:
             sys.stdout.write(f"{transfer.path}\n")
             sys.stdout.flush()
-        else:
+        elif not self._leaving:
             self._bars.say(f"slixmpp-bt: {transfer.name}: {transfer.error}")
         if self._once and not self.outcome.done():
             self.outcome.set_result(DONE if transfer.complete else FAILED)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import secrets
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -15,11 +15,16 @@ from slixmpp.exceptions import IqError, IqTimeout
 
 from ..plugin import XEP_BT, get_plugin
 from .account import Account
+from .again import Unfinished
 from .failures import NO_LOGIN, Failure
+from .keeping import Keep
 
 #: Seconds until a login is given up, and until leaving is.
 _LOGIN_PATIENCE = 30.0
 _LEAVING_PATIENCE = 10.0
+#: How long the answers to the last words of transfers are waited for, and how often they are looked for, in seconds.
+_LAST_WORDS_PATIENCE = 3.0
+_TICK = 0.02
 #: How long a contact's presence may take to come after the login, in seconds.
 _PRESENCE_PATIENCE = 3.0
 #: A connection that was lost is made anew after so many seconds; slixmpp waits longer and longer if that fails.
@@ -27,52 +32,57 @@ _PAUSE = 1.0
 
 
 @asynccontextmanager
-async def session(account: Account, config: Mapping[str, Any]) -> AsyncIterator[Client]:
-    """A client that is logged in.
+async def session(client: Client, options: argparse.Namespace, *, asks: bool = False) -> AsyncIterator[None]:
+    """`client` is logged in, and has taken up what earlier commands have kept.
 
-    At the end whatever runs is cancelled, the other sides are told, and the client is disconnected, in some ten
-    seconds at most.
+    At the end it is disconnected, in some ten seconds at most. What is unfinished then is kept, and noted to be said;
+    or, if nothing is kept, cancelled with the other sides told.
 
-    :param config: the plugin's configuration.
+    :param asks: whether offers that nobody has answered are a question to the user.
     :raises Failure: no way in, be it now or after the connection was lost.
-    :raises ConfigError: `config` is wrong.
     """
     task = asyncio.current_task()
     assert task is not None
-    client = Client(account, config, give_up=task.cancel)
+    client.give_up = task.cancel
     try:
         await client.log_in()
-        yield client
+        yield
+        await client.all_told()
     except asyncio.CancelledError:
         if client.failure is None:
             raise
         task.uncancel()
         raise client.failure from None
     finally:
+        unfinished = Unfinished(client.bt, options, asks=asks)
         with suppress(TimeoutError):
             async with asyncio.timeout(_LEAVING_PATIENCE):
                 await client.leave()
+        client.keep.note(unfinished.lines())
 
 
 class Client(slixmpp.ClientXMPP):
     """A client with the plugin. It lets nobody into the roster by itself: the account is a person's.
 
-    :param give_up: called when it cannot come back after its connection was lost.
+    :param config: the plugin's configuration.
+    :ivar keep: where it keeps what is unfinished.
+    :ivar give_up: called when it cannot come back after its connection was lost.
     :ivar failure: why it gave up.
+    :raises ConfigError: `config` is wrong.
     """
 
-    def __init__(self, account: Account, config: Mapping[str, Any], give_up: Callable[[], object]) -> None:
-        # The same device again after a reconnect, so that the other side finds it.
-        resource = account.jid.resource or f"slixmpp-bt-{secrets.token_hex(4)}"
-        super().__init__(f"{account.jid.bare}/{resource}", account.password)
+    def __init__(self, account: Account, config: Mapping[str, Any], keep: Keep) -> None:
+        # The same device again after a reconnect and in the next run, so that the other side finds it.
+        super().__init__(f"{account.jid.bare}/{account.jid.resource or keep.resource}", account.password)
         self.auto_authorize = None
         self.auto_subscribe = False
         if account.ca_certs is not None:
             self.ca_certs = account.ca_certs
-        self.register_plugin("xep_bt", {"state_dir": None, **config})
+        self.keep = keep
+        self.register_plugin("xep_bt", {"state_dir": keep.directory, "instance": keep.instance, **config})
         self._where = (account.host, account.port) if account.host else (None, None)
         self.failure: Failure | None = None
-        self._give_up = give_up
+        self.give_up: Callable[[], object] = lambda: None
         self._why = ""
         self._entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._leaving = False
@@ -86,7 +96,7 @@ class Client(slixmpp.ClientXMPP):
         return get_plugin(self)
 
     async def log_in(self) -> None:
-        """Connect, log in, fetch the roster and become available.
+        """Connect, log in, fetch the roster, become available, and take up what earlier commands have kept.
 
         :raises Failure: no way in.
         """
@@ -94,6 +104,9 @@ class Client(slixmpp.ClientXMPP):
         try:
             async with asyncio.timeout(_LOGIN_PATIENCE):
                 await self._entered
+                await self.bt._ready.wait()
+                if self.bt._context.state.path is None:
+                    self.keep.fail()
         except TimeoutError:
             raise Failure(f"cannot log in as {self.requested_jid.bare}: {self._why or 'no answer'}", NO_LOGIN) from None
 
@@ -102,12 +115,12 @@ class Client(slixmpp.ClientXMPP):
 
         It has not come yet right after the login, and without it an offer would go to an account blindly.
         """
-        if jid.resource or not self._sees(jid) or self._visible(jid):
+        if jid.resource or not self._sees(jid) or self.devices(jid):
             return
         came = asyncio.Event()
 
         def look(_: object) -> None:
-            if self._visible(jid):
+            if self.devices(jid):
                 came.set()
 
         self.add_event_handler("presence_available", look)
@@ -117,14 +130,26 @@ class Client(slixmpp.ClientXMPP):
         finally:
             self.del_event_handler("presence_available", look)
 
+    async def all_told(self) -> set[str]:
+        """Wait until the other sides have answered how transfers ended, or cannot be reached; some seconds at most.
+        Returns the ids of the offers of those that have not answered.
+        """
+        outbox = self.bt._context.outbox
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_PATIENCE):
+                while any(letter.sending for letters in outbox._letters.values() for letter in letters):  # noqa: ASYNC110
+                    await asyncio.sleep(_TICK)
+        return {end.id for end in outbox.waiting}
+
     async def leave(self) -> None:
-        """End transfers, telling the other sides, and disconnect. Cancelling it drops the connection."""
+        """Disconnect. If nothing is kept, end transfers first and tell the other sides. Cancelling it drops the
+        connection."""
         self._leaving = True
         self._entered.cancel()
         if self._again is not None:
             self._again.cancel()
         try:
-            for transfer in self.bt.transfers:
+            for transfer in () if self.keep.directory else self.bt.transfers:
                 await transfer.cancel("the command was stopped")
             await self.bt.aclose()
             await self.disconnect()
@@ -138,13 +163,12 @@ class Client(slixmpp.ClientXMPP):
             return True
         return self.client_roster.has_jid(jid.bare) and self.client_roster[jid.bare]["subscription"] in ("to", "both")
 
-    def _visible(self, jid: JID) -> bool:
-        """Whether a device of `jid`, and not this one, is known to be there."""
+    def devices(self, jid: JID) -> set[str]:
+        """The devices of `jid`, but for this one, that are known to be there."""
         if not self.client_roster.has_jid(jid.bare):
-            return False
-        return any(
-            JID(f"{jid.bare}/{name}") != self.boundjid for name in self.client_roster[jid.bare].resources if name
-        )
+            return set()
+        names = self.client_roster[jid.bare].resources
+        return {name for name in names if name and JID(f"{jid.bare}/{name}") != self.boundjid}
 
     # events
 
@@ -195,7 +219,7 @@ class Client(slixmpp.ClientXMPP):
         if self._entered.done() and not self._leaving:
             self._leaving = True
             self.failure = Failure(words, NO_LOGIN)
-            self._give_up()
+            self.give_up()
         self._fail(words)
 
     def _lost(self, reason: object) -> None:
