@@ -51,11 +51,11 @@ class Announcement:
         return device in self._targets
 
     async def make(self, offer: Offer) -> None:
-        """Tell everybody, as soon as there is a session.
+        """Tell everybody, as soon as there is a session; a room, as soon as this side is in it.
 
         :raises BTError: nobody could be told.
         """
-        await self._wire.online()
+        await self._ready()
         for target in self._targets:
             await self._tell(offer, target)
 
@@ -77,12 +77,26 @@ class Announcement:
         return not self._told
 
     async def withdraw(self, id: str) -> None:
-        """Tell whoever got the offer that it is void."""
+        """Tell whoever got the offer that it is void; a room once this side is in it."""
+        if self._mtype == "groupchat":
+            await self._ready()
         for target in dict.fromkeys(self._told.values()):
             try:
                 await self._send(Withdraw(id), target)
             except BTError as error:
                 log.warning("could not withdraw an offer from %s: %s", target, error)
+
+    def forget(self) -> None:
+        """Whoever was told is gone."""
+        self._told = {}
+
+    async def _ready(self) -> None:
+        """Wait for the session; for a room, until this side is in it."""
+        if self._mtype == "groupchat":
+            for room in self._targets:
+                await self._wire.entered(room, sender=self._local)
+        else:
+            await self._wire.online()
 
     async def _tell(self, offer: Offer, target: JID) -> None:
         self._told[await self._send(offer, target)] = target

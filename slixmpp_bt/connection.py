@@ -15,6 +15,7 @@ from slixmpp.exceptions import IqError, IqTimeout
 from . import messages, stanza
 from .constants import STANZA_BUDGET, Route
 from .errors import PeerGone, ProtocolError
+from .rooms import Rooms
 from .streams.inband import InBandStreams
 from .streams.relay import RelayStreams
 from .wire import Expected, Stream, StreamBroken
@@ -31,9 +32,10 @@ class Connection:
         the own server are used.
     """
 
-    def __init__(self, xmpp: BaseXMPP) -> None:
+    def __init__(self, xmpp: BaseXMPP, rooms: Rooms) -> None:
         self.hidden: Callable[[JID, JID], bool] = lambda peer, local: False
         self._xmpp = xmpp
+        self._rooms = rooms
         self._started = asyncio.Event()
         self._ended = asyncio.Event()
         self._streams: dict[Route, InBandStreams | RelayStreams] = {}
@@ -65,9 +67,15 @@ class Connection:
         """Return once there is a session."""
         await self._started.wait()
 
+    async def entered(self, room: JID, *, sender: JID) -> None:
+        """See :meth:`slixmpp_bt.wire.Wire.entered`."""
+        await self._rooms.entered(room, sender)
+
     async def send(self, message: messages.Message, to: JID, *, sender: JID, mtype: str) -> str:
         """See :meth:`slixmpp_bt.wire.Wire.send`. An offer whose info dict does not fit goes out without it."""
         self._check_session()
+        if mtype != "groupchat":
+            self._check_occupant(to, sender)
         built = self._message(message, to, sender, mtype)
         if isinstance(message, messages.Offer) and stanza.size_of(built) > STANZA_BUDGET:
             built = self._message(replace(message, info=None), to, sender, mtype)
@@ -80,6 +88,7 @@ class Connection:
     ) -> messages.Reply:
         """See :meth:`slixmpp_bt.wire.Wire.request`."""
         self._check_session()
+        self._check_occupant(to, sender)
         iq = self._xmpp.make_iq(ito=to, itype="get" if isinstance(request, messages.Meta) else "set")
         self._address(iq, sender)
         iq.append(stanza.build(request))
@@ -140,6 +149,11 @@ class Connection:
     def _check_session(self) -> None:
         if not self._started.is_set():
             raise PeerGone("there is no session")
+
+    def _check_occupant(self, to: JID, sender: JID) -> None:
+        """What is for an occupant must not go to the room, nor to whoever has the nick now and was not seen to come."""
+        if self._rooms.absent(to, sender):
+            raise PeerGone(f"nobody is at {to} now")
 
     def _message(self, message: messages.Message, to: JID, sender: JID, mtype: str) -> Message:
         built = self._xmpp.make_message(mto=to, mtype=cast(_MessageType, mtype))

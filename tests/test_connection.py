@@ -18,6 +18,7 @@ from slixmpp_bt.connection import Connection
 from slixmpp_bt.constants import NS, Mode
 from slixmpp_bt.errors import LimitExceeded, PeerGone, ProtocolError
 from slixmpp_bt.messages import Accept, Accepted, Done, End, Meta, Offer, Withdraw
+from slixmpp_bt.rooms import Rooms
 from slixmpp_bt.testing import LoopbackServer
 
 END = End("o1", "cancel", "cancel", "t1")
@@ -32,7 +33,7 @@ async def server() -> AsyncIterator[LoopbackServer]:
 
 async def enter(server: LoopbackServer, jid: str) -> tuple[slixmpp.ClientXMPP, Connection]:
     client = server.client(jid)
-    connection = Connection(client)
+    connection = Connection(client, Rooms(client, lambda: None))
     client.add_event_handler("session_start", lambda _: connection.session_started())
     client.add_event_handler("session_end", lambda _: connection.session_ended())
     await server.connect(client)
@@ -209,7 +210,7 @@ async def test_component_speaks_as_who_it_is_told_to(server: LoopbackServer) -> 
     bob, _ = await enter(server, "bob/b")
     asked = reply_with(bob, "")
     bot = server.component("bot.localhost")
-    wire = Connection(bot)
+    wire = Connection(bot, Rooms(bot, lambda: None))
     bot.add_event_handler("session_start", lambda _: wire.session_started())
     await server.connect(bot)
     await wire.online()
