@@ -38,8 +38,9 @@ class Announcement:
 
     @property
     def told(self) -> tuple[tuple[JID, str], ...]:
-        """Who was told, and by which stanza."""
-        return tuple((target, stanza) for stanza, target in self._told.items())
+        """Who was told, and by which stanza; single occupants of a room left out, whose nicks last for one stay."""
+        kept = (told for told in self._told.items() if not self._is_occupant(told[1]))
+        return tuple((target, stanza) for stanza, target in kept)
 
     def restore(self, told: Iterable[tuple[JID, str]]) -> None:
         """Take up what :attr:`told` was."""
@@ -86,9 +87,10 @@ class Announcement:
             except BTError as error:
                 log.warning("could not withdraw an offer from %s: %s", target, error)
 
-    def forget(self) -> None:
-        """Whoever was told is gone."""
-        self._told = {}
+    def forget(self, target: JID) -> None:
+        """Whoever was told under this name is gone."""
+        self._targets = tuple(other for other in self._targets if other != target)
+        self._told = {stanza: told for stanza, told in self._told.items() if told != target}
 
     async def _ready(self) -> None:
         """Wait for the session; for a room, until this side is in it."""
@@ -102,4 +104,9 @@ class Announcement:
         self._told[await self._send(offer, target)] = target
 
     async def _send(self, message: Message, target: JID) -> str:
-        return await self._wire.send(message, target, sender=self._local, mtype=self._mtype)
+        mtype = "chat" if self._is_occupant(target) else self._mtype
+        return await self._wire.send(message, target, sender=self._local, mtype=mtype)
+
+    def _is_occupant(self, target: JID) -> bool:
+        """Whether it is one occupant of the room that all was told."""
+        return self._mtype == "groupchat" and bool(target.resource)

@@ -16,7 +16,7 @@ from .constants import FEATURE_SEALED, NS, Mode
 from .errors import NotSupported, PeerNotFound
 from .policy import MAX_DEVICES, Peer
 from .rooms import Occupant, Rooms
-from .stanza import occupancy
+from .stanza import sightings
 from .threads import settle
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Directory:
         :param archived: it does not come from the stream.
         """
         if not self._rooms.is_room(message["from"]):
-            is_in_room = message["type"] == "groupchat" or occupancy.from_a_room(message)
+            is_in_room = message["type"] == "groupchat" or sightings.from_a_room(message)
             return None if is_in_room else self.peer(message["from"], local)
         speaker = self._rooms.speaker(message, local, archived=archived)
         return self.occupant(speaker, local) if speaker is not None else None

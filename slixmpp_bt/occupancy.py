@@ -17,7 +17,7 @@ from .errors import PeerGone, TransferError
 from .incoming import IncomingOffer
 from .negotiation import Event
 from .outgoing import OutgoingOffer
-from .policy import lasts
+from .policy import is_known_by_id, lasts
 from .sending import Sending
 
 
@@ -38,6 +38,8 @@ class Occupancy:
         self._outgoing = outgoing
         self._incoming = incoming
         self._end = end
+        #: Called with newcomers to whom a room's history does not tell who has offered what.
+        self.greet: Callable[[JID], None] = lambda jid: None
 
     def came(self, owner: str, jid: JID) -> None:
         """An occupant is there: what waits for it goes on."""
@@ -48,12 +50,15 @@ class Occupancy:
             if not offer.peer.resource or _is_waiting(offer):
                 offer.moved(jid)
         self._context.outbox.retry(self._context.now(), jid, owner)
+        if not is_known_by_id(owner) and any(own.wants(jid) for own in self._outgoing.values()):
+            self.greet(jid)
 
     def left(self, owner: str, jid: JID) -> None:
         """An occupant has left, or this side has: who has the nick from now on is perhaps somebody else."""
         for own in list(self._outgoing.values()):
             if own.to == jid:
                 own.lose()
+            own.forget(jid)
         for sending in self._sendings(owner):
             if sending.transfer.peer != jid:
                 continue
@@ -65,6 +70,7 @@ class Occupancy:
                 offer.relocate(JID(jid.bare))
                 self.check(offer, jid)
         self._context.outbox.left(owner)
+        self._context.wire.break_off(jid)
 
     def renamed(self, owner: str, old: JID, new: JID) -> None:
         """An occupant has another nick."""
@@ -78,6 +84,11 @@ class Occupancy:
             if offer.peer == old:
                 offer.relocate(new)
         self._context.outbox.renamed(owner, old, new)
+        self._context.wire.break_off(old)
+
+    def moved(self, room: JID) -> None:
+        """This side has another nick in a room."""
+        self._context.wire.break_off(room)
 
     def check(self, offer: IncomingOffer, was: JID | None = None) -> None:
         """End an offer whose sender is away and would not be known again."""

@@ -242,8 +242,9 @@ class OutgoingOffer:
             self._context.tasks.spawn(self.send(), f"announce {self.id}")
 
     def wants(self, device: JID) -> bool:
-        """Whether a device that is online belongs to the account that this is offered to, and was not told."""
-        if self._state is not State.OFFERED or self.is_single or self.in_room or self.to.full != device.bare:
+        """Whether a device that is online belongs to the account that this is offered to, or an occupant to the room,
+        and was not told by itself."""
+        if self._state is not State.OFFERED or self.is_single or self.to.full != device.bare:
             return False
         return not self._announcement.reached(device)
 
@@ -267,9 +268,13 @@ class OutgoingOffer:
     def lose(self) -> None:
         """The occupant of a room that it was made to has left, and the nick may become somebody else's."""
         self.receivers.desert()
+        self.forget(self.to)
         if not any(t.id and not t.ended for t in self.transfers):
-            self._announcement.forget()
             self.fail(PeerGone(f"{self.to.resource} has left the room"))
+
+    def forget(self, occupant: JID) -> None:
+        """An occupant of the room has left: whoever comes under that name was not told."""
+        self._announcement.forget(occupant)
 
     def follow(self, to: JID) -> None:
         """The occupant of a room that it was made to has another nick."""

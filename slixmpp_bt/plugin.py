@@ -328,6 +328,7 @@ class XEP_BT(BasePlugin):
             running=lambda: self._exchange.running(),
         )
         self._exchange = Exchange(self._context, self._authorize)
+        self._exchange.occupancy.greet = self._greet
         self._backend.on_candidates_changed(self._exchange.addresses_changed)
 
     def _is_hidden(self, peer: JID, local: JID) -> bool:
@@ -463,7 +464,7 @@ class XEP_BT(BasePlugin):
         if not self._ended:
             self._exchange.contact(device)
         if not self._ended and self._exchange.offers_for(device):
-            self._context.tasks.spawn(self._offer_to(device, JID(presence["to"])), f"offer to {device}")
+            self._greet(device)
 
     def _watcher(self) -> Occupancy | None:
         return None if self._ended else self._exchange.occupancy
@@ -480,10 +481,13 @@ class XEP_BT(BasePlugin):
         """slixmpp's plugin takes such pushes from anybody."""
         return iq["from"].full in ("", self.xmpp.boundjid.bare, self.xmpp.boundjid.domain)
 
-    async def _offer_to(self, device: JID, local: JID) -> None:
-        """Own offers to the whole account reach the device that has just come online, too."""
-        if await self._directory.supports(device, local):
-            for offer in self._exchange.offers_for(device):
+    def _greet(self, device: JID) -> None:
+        self._context.tasks.spawn(self._offer_to(device), f"offer to {device}")
+
+    async def _offer_to(self, device: JID) -> None:
+        """Own offers to the whole account, or room, reach who has just come, too."""
+        for offer in self._exchange.offers_for(device):
+            if await self._directory.supports(device, offer.local):
                 await offer.send_to(device)
 
     def _handle_message(self, message: StanzaBase) -> None:

@@ -38,6 +38,11 @@ def lasts(owner: str) -> bool:
     return not owner.partition(" ")[2].startswith(_STAY)
 
 
+def is_known_by_id(owner: str) -> bool:
+    """Whether it is an occupant that its room gives an id: then its history tells who said what, too."""
+    return owner.partition(" ")[2].startswith("id:")
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """Who sent something, as far as this side knows.

@@ -25,8 +25,8 @@ from slixmpp.xmlstream.matcher import MatchXPath
 from slixmpp.xmlstream.stanzabase import StanzaBase
 
 from .policy import occupant_of
-from .stanza import occupancy
-from .stanza.occupancy import Sighting
+from .stanza import sightings
+from .stanza.sightings import Sighting
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,9 @@ class Watcher(Protocol):
 
     def renamed(self, owner: str, old: JID, new: JID) -> None:
         """An occupant has changed the nick."""
+
+    def moved(self, room: JID) -> None:
+        """This side has changed its own nick: what is on its way to the old one is lost."""
 
 
 @dataclass(slots=True)
@@ -163,8 +166,8 @@ class Book:
         room = self._joined(jid, local)
         if room is None or not jid.resource or jid.resource == room.nick:
             return None
-        old = archived or occupancy.was_delayed(message)
-        id = occupancy.occupant_id(message.xml) if room.own_id is not None else None
+        old = archived or sightings.was_delayed(message)
+        id = sightings.occupant_id(message.xml) if room.own_id is not None else None
         if id is not None:
             return self._by_id(room, id, jid)
         seen = room.seen.get(jid.resource)
@@ -182,7 +185,7 @@ class Book:
 
     def _was_there(self, seen: _Seen, message: Message) -> bool:
         """Whether an occupant was there when a delayed message was said."""
-        said = occupancy.said_at(message)
+        said = sightings.said_at(message)
         return said is not None and said.timestamp() > seen.since + _CLOCKS
 
     def _joined(self, jid: JID, local: JID) -> _Room | None:
@@ -265,9 +268,11 @@ class Book:
         if new in room.seen and new != old:
             self._drop(new, room)
         seen = room.seen[new] = room.seen.pop(old)
-        if old == room.nick:
-            room.nick = new
-        elif room.nick is not None and (watcher := self._watcher()) is not None:
+        is_self, is_in, watcher = old == room.nick, room.nick is not None, self._watcher()
+        room.nick = new if is_self else room.nick
+        if watcher is not None and is_self:
+            watcher.moved(room.jid)
+        elif watcher is not None and is_in:
             watcher.renamed(seen.owner, room.at(old), room.at(new))
 
     def _drop(self, nick: str, room: _Room) -> None:
@@ -327,12 +332,12 @@ class Rooms(Book):
         local = self._local(presence["to"])
         if presence.xml.get("type") == "error":
             self.refused(room, local)
-        elif (what := occupancy.sighting(presence)) is not None:
+        elif (what := sightings.sighting(presence)) is not None:
             self.see(what, room, local)
 
     def _look(self, stanza: StanzaBase) -> StanzaBase:
         """A filter of slixmpp, for what leaves. It must not raise."""
-        if isinstance(stanza, Presence) and occupancy.enters(stanza) and stanza["to"].resource:
+        if isinstance(stanza, Presence) and sightings.enters(stanza) and stanza["to"].resource:
             self.enter(JID(stanza["to"]), self._local(stanza["from"]))
         return stanza
 

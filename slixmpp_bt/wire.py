@@ -84,6 +84,10 @@ class Wire(Protocol):
         :raises LimitExceeded: it does not fit a stanza.
         """
 
+    def break_off(self, peer: JID) -> None:
+        """An occupant of a room is not to be reached under this JID any more, nor are all in a room if it is the
+        room's: who waits for an answer from there waits in vain, and in-band streams break."""
+
     def expect_stream(self, route: Route, sid: str, peer: JID, *, sender: JID) -> AbstractAsyncContextManager[Expected]:
         """Let exactly `peer` (a full JID) open exactly the stream `sid` by `route` (``relay`` or ``in-band``), once,
         as long as the context lasts. Leaving it closes the stream, or withdraws the permission.
