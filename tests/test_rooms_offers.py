@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,7 +20,7 @@ from slixmpp.exceptions import IqError
 from slixmpp_bt import Expired, IncomingOffer, PeerGone, Route, State, Transfer
 from slixmpp_bt.constants import NS
 
-from .servers import Server
+from .servers import Ejabberd, Options, Process, Prosody, RealServer, Server, joined
 from .world import PATIENCE, Member, digest, done, make_file, member, until
 
 MUC_CONFIG = "http://jabber.org/protocol/muc#roomconfig"
@@ -497,3 +498,45 @@ async def test_offer_of_an_earlier_run_is_told_to_who_comes_late(room: Room, tmp
     receiving = await carol.expect("bt_transfer_end")
     assert digest(await receiving.wait()) == digest(source)
     assert receiving.offer.id == offer.id
+
+
+# Two servers
+
+
+@pytest.fixture(scope="module")
+def federation() -> Iterator[dict[str, RealServer]]:
+    """Prosody and ejabberd, which find each other."""
+    prosody, ejabberd = Prosody(Options(domain="prosody.test")), Ejabberd(Options(domain="ejabberd.test"))
+    with joined(prosody, ejabberd):
+        yield {"prosody": prosody, "ejabberd": ejabberd}
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("host", ["prosody", "ejabberd"])
+async def test_addresses_stay_between_those_who_accepted_on_two_servers(
+    federation: dict[str, RealServer], tmp_path: Path, host: str
+) -> None:
+    """The room hides JIDs; the sender is on its server, the receivers are on both, and so is who does not accept."""
+    other = {"prosody": "ejabberd", "ejabberd": "prosody"}[host]
+    async with Process(federation[host]) as here, Process(federation[other]) as there:
+        room = Room(here, tmp_path)
+        alice = await room.make("alice", config=HIDDEN)
+        receivers = [await room.enter("bob", auto_accept=True)]
+        idle = [await room.enter("idle here")]
+        room.server = there
+        receivers += [await room.enter(nick, auto_accept=True) for nick in ("carol", "dave")]
+        idle.append(await room.enter("idle there"))
+        overheard = [Overheard(one) for one in idle]
+        source = make_file(tmp_path / "file", 2_000_000)
+        offer = await alice.bt.offer(room.jid, source, mtype="groupchat")
+        for one in receivers:
+            receiving = await one.expect("bt_transfer_end")
+            assert digest(await receiving.wait()) == digest(source)
+            assert receiving.offer.sender is None
+            assert receiving.routes == {Route.SWARM: 2_000_000}
+        await until(lambda: sum(t.complete for t in offer.transfers) == 3)
+        assert sorted(t.peer.resource for t in offer.transfers) == ["bob", "carol", "dave"]
+        for one, heard in zip(idle, overheard, strict=True):
+            assert (await one.expect_offer()).id == offer.id
+            assert [stanza.name for stanza in heard.stanzas] == ["message"]
+            assert not any(word in str(stanza) for stanza in heard.stanzas for word in ("address", "127.0.0.", "::1"))
