@@ -128,7 +128,9 @@ class Directory:
 
         :raises NotSupported: who is there does not support it.
         :raises PeerNotFound: the device is not there, or the domain cannot be reached.
+        :raises ValueError: it is a room.
         """
+        self._check_no_room(to)
         if to.resource or not to.local:
             if await self._ask(to, local, mode):
                 return to
@@ -146,7 +148,9 @@ class Directory:
         visible, the account; a device or a domain itself.
 
         :raises NotSupported: devices are visible, and none supports it.
+        :raises ValueError: it is a room.
         """
+        self._check_no_room(to)
         if to.resource or not to.local:
             return (to,)
         devices = self._visible(to, local)
@@ -155,6 +159,10 @@ class Directory:
         if not able and answers and None not in answers:
             raise NotSupported(f"no device of {to} that is online supports {_what(mode)}")
         return able or (to,)
+
+    def _check_no_room(self, to: JID) -> None:
+        if not to.resource and self._rooms.is_room(to):
+            raise ValueError(f"{to} is a room: offer it there with mtype='groupchat', or to one occupant")
 
     def _visible(self, jid: JID, local: JID) -> list[JID]:
         """The available devices of an account, the highest priority first; not more than are admitted anyway."""

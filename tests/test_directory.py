@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from xml.etree.ElementTree import Element
 
 import pytest
 import slixmpp
@@ -13,6 +14,7 @@ from slixmpp import JID
 from slixmpp_bt.constants import NS
 from slixmpp_bt.directory import Directory
 from slixmpp_bt.errors import NotSupported, PeerNotFound
+from slixmpp_bt.policy import is_known_by_id
 from slixmpp_bt.rooms import Rooms
 from slixmpp_bt.testing import LoopbackServer
 
@@ -132,16 +134,53 @@ async def test_peer_is_known_by_the_roster(server: LoopbackServer) -> None:
     assert not alice.client_roster.has_jid("carol@localhost")
 
 
-async def test_occupant_of_a_room_has_no_account(server: LoopbackServer) -> None:
-    alice = await enter(server, "alice/a")
-    rooms: Any = alice.plugin["xep_0045"]
-    room = JID("tea@conference.localhost")
-    await rooms.join_muc_wait(room, "alice", timeout=20)
+async def in_a_room(server: LoopbackServer, *, anonymous: bool) -> tuple[slixmpp.ClientXMPP, Directory, JID]:
+    """Alice, what she knows, and a room in which she sees Bob, a contact of hers."""
+    alice, bob = await enter(server, "alice/a"), await enter(server, "bob/b")
+    room = JID(server.create_room("tea", anonymous=anonymous))
     directory = Directory(alice, book(alice))
+    for client, nick in ((bob, "bob"), (alice, "alice")):
+        rooms: Any = client.plugin["xep_0045"]
+        await rooms.join_muc_wait(room, nick, timeout=20)
+    return alice, directory, room
+
+
+async def test_occupant_of_a_room_that_hides_jids_has_no_account(server: LoopbackServer) -> None:
+    alice, directory, room = await in_a_room(server, anonymous=True)
     occupant = directory.peer(JID(f"{room}/bob"), alice.boundjid)
     assert (occupant.bare, occupant.room, occupant.account, occupant.contact) == (None, room, None, False)
+    assert is_known_by_id(occupant.owner)
+    for nobody in (JID(f"{room}/nobody"), JID(f"{room}/alice"), room):
+        known = directory.peer(nobody, alice.boundjid)
+        assert (known.room, known.occupant, known.account) == (room, None, None)
     elsewhere = directory.peer(JID("other@conference.localhost/bob"), alice.boundjid)
     assert elsewhere.room is None
+
+
+async def test_occupant_whose_jid_is_shown_is_who_it_is(server: LoopbackServer) -> None:
+    alice, directory, room = await in_a_room(server, anonymous=False)
+    alice.auto_authorize = None
+    await alice.get_roster()
+    occupant = directory.peer(JID(f"{room}/bob"), alice.boundjid)
+    assert (occupant.jid, occupant.bare, occupant.room) == (JID(f"{room}/bob"), JID("bob@localhost"), room)
+    assert occupant.contact
+    assert is_known_by_id(occupant.owner)
+    directory.blocked(["bob@localhost"])
+    assert directory.peer(JID(f"{room}/bob"), alice.boundjid).blocked
+
+
+async def test_message_of_a_room_that_was_not_joined_has_no_author(server: LoopbackServer) -> None:
+    alice = await enter(server, "alice/a")
+    directory = Directory(alice, book(alice))
+    message = slixmpp.Message()
+    message["from"], message["type"] = JID("other@conference.localhost/bob"), "groupchat"
+    assert directory.author(message, alice.boundjid) is None
+    message["type"] = "chat"
+    author = directory.author(message, alice.boundjid)
+    assert author is not None
+    assert author.room is None
+    message.xml.append(Element("{http://jabber.org/protocol/muc#user}x"))  # privately, by a room
+    assert directory.author(message, alice.boundjid) is None
 
 
 async def test_names_made_up_at_a_component_cost_no_memory(server: LoopbackServer) -> None:
