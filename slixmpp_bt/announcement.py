@@ -70,9 +70,12 @@ class Announcement:
                 log.debug("%s was not told of an offer: %s", device, error)
 
     def bounced(self, stanza_id: str, peer: JID) -> bool:
-        """A stanza came back. Returns whether it was the last one that anybody could have had."""
+        """A stanza came back. Returns whether it was the last one that anybody could have had.
+
+        What was said in a room comes back from the room itself: all its occupants know the stanza's id.
+        """
         told = self._told.get(stanza_id)
-        if told is None or told.bare != peer.bare:
+        if told is None or peer.bare != told.bare or (self._mtype == "groupchat" and peer != told):
             return False
         del self._told[stanza_id]
         return not self._told

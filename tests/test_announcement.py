@@ -112,4 +112,5 @@ async def test_room_is_told_once_this_side_is_in_and_newcomers_one_by_one() -> N
     await announcement.withdraw("o-1")
     assert [to for _, to in wire.sent[2:]] == [carol, ROOM, carol]
     assert not announcement.bounced("id 3", carol)
+    assert not announcement.bounced("id 1", carol)
     assert announcement.bounced("id 1", ROOM)

@@ -6,6 +6,7 @@ Prosody gives occupants ids (XEP-0421), the ejabberd that is tried (23.01) does 
 from __future__ import annotations
 
 import asyncio
+import copy
 import secrets
 import time
 from collections.abc import Iterator
@@ -14,14 +15,14 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from slixmpp import JID
+from slixmpp import JID, Message
 from slixmpp.exceptions import IqError
 
 from slixmpp_bt import Expired, IncomingOffer, PeerGone, PeerNotFound, Route, State, Transfer
 from slixmpp_bt.constants import NS
 from slixmpp_bt.messages import Seek
 
-from .servers import Ejabberd, Options, Process, Prosody, RealServer, Server, joined
+from .servers import Ejabberd, Loopback, Options, Process, Prosody, RealServer, Server, joined
 from .world import PATIENCE, Member, digest, done, make_file, member, until
 
 MUC_CONFIG = "http://jabber.org/protocol/muc#roomconfig"
@@ -46,18 +47,18 @@ class Room:
         await owner.xmpp.plugin["xep_0045"].set_room_config(self.jid, form, timeout=PATIENCE)
         return owner
 
-    async def enter(self, nick: str, account: JID | None = None, **settings: Any) -> Member:
+    async def enter(self, nick: str, account: JID | None = None, *, history: bool = True, **settings: Any) -> Member:
         """A new member, by default of an account of its own, in the room."""
         account = account or await self.account()
         one = await member(self.server, f"{account}/device", self._home / secrets.token_hex(4), **settings)
         one.settings = settings
-        await self.let_in(one, nick)
+        await self.let_in(one, nick, **({} if history else {"maxstanzas": 0}))
         return one
 
-    async def let_in(self, one: Member, nick: str) -> None:
+    async def let_in(self, one: Member, nick: str, **how: Any) -> None:
         """Let a member enter (again); all who are there see it."""
         one.xmpp.register_plugin("xep_0045")
-        await one.xmpp.plugin["xep_0045"].join_muc_wait(self.jid, nick, timeout=PATIENCE)
+        await one.xmpp.plugin["xep_0045"].join_muc_wait(self.jid, nick, timeout=PATIENCE, **how)
         self.members[nick] = one
         await self.seen(nick)
 
@@ -433,6 +434,21 @@ async def test_receiver_finds_the_sender_in_the_room_by_asking(room: Room, tmp_p
     assert (here["from"], here.xml[0].tag) == (room.at("alice"), f"{{{NS}}}here")
 
 
+async def test_lost_connection_of_either_is_made_up_for_by_entering_again(tmp_path: Path) -> None:
+    async with Loopback() as server:
+        room = Room(server, tmp_path)
+        _, bob, receiving = await slow(room, tmp_path)
+        for nick in ("bob", "alice"):
+            one = room.members.pop(nick)
+            server.server.kick(one.jid.full)
+            await until(lambda: not one.bt._rooms.joined(room.jid, one.jid))  # noqa: B023
+            await server.connect(one.xmpp)
+            await room.let_in(one, nick)
+            one.bt.configure(upload_limit=None)
+        await whole(receiving, tmp_path)
+        assert len(bob.told("bt_transfer_start")) == 1
+
+
 # Who may
 
 
@@ -487,6 +503,38 @@ async def test_room_on_a_list_and_hidden_contacts_are_not_accepted_by_themselves
         assert one.told("bt_transfer_start") == []
 
 
+async def test_occupant_cannot_make_an_offer_bounce(room: Room, tmp_path: Path) -> None:
+    alice, mallory = await room.make("alice"), await room.enter("mallory")
+    overheard = Overheard(mallory)
+    offer = await alice.bt.offer(room.jid, make_file(tmp_path / "file", 10), mtype="groupchat")
+    await until(lambda: overheard.stanzas)
+    errors = Overheard(alice)
+    error = "<error type='modify'><policy-violation xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>"
+    id = overheard.stanzas[0]["id"]
+    mallory.xmpp.send_raw(f"<message to='{room.at('alice')}' type='error' id='{id}'>{error}</message>")
+    mallory.xmpp.send_raw(f"<message to='{room.at('alice')}' type='chat' id='last'><body>last</body></message>")
+    await until(lambda: any("last" in text for text in errors.everything))
+    assert offer.state is State.OFFERED
+
+
+async def test_archived_offer_counts_where_its_occupant_can_be_told(room: Room, tmp_path: Path) -> None:
+    alice, bob = await room.make("alice", config=HIDDEN), await room.enter("bob")
+    overheard = Overheard(bob)
+    offer = await alice.bt.offer(room.jid, make_file(tmp_path / "file", 3_000), mtype="groupchat")
+    await bob.expect_offer()
+    carol = await room.enter("carol", history=False)
+    archived = Message(xml=copy.deepcopy(overheard.stanzas[0].xml))
+    archived["to"] = carol.jid
+    found = carol.bt.handle_offer(archived)
+    if room.gives_ids:
+        assert found is not None
+        assert (found.id, found.peer, found.room) == (offer.id, room.at("alice"), room.jid)
+        await done(await found.accept())
+    else:
+        assert found is None
+    assert carol.bt.handle_offer(archived) is None
+
+
 # Restarts
 
 
@@ -526,6 +574,28 @@ async def test_offer_of_an_earlier_run_is_told_to_who_comes_late(room: Room, tmp
     receiving = await carol.expect("bt_transfer_end")
     assert digest(await receiving.wait()) == digest(source)
     assert receiving.offer.id == offer.id
+
+
+# Components
+
+
+async def test_component_offers_in_a_room_as_one_of_its_names(server: Server, tmp_path: Path) -> None:
+    bot = Member(server.component("bot"), tmp_path / "bot")
+    bot.register()
+    bot.xmpp.register_plugin("xep_0045")
+    await server.connect(bot.xmpp)
+    room, speaker = Room(server, tmp_path), JID(f"files@{bot.jid.bare}/x")
+    await room.make("alice", config=HIDDEN)
+    bob = await room.enter("bob", auto_accept=True)
+    muc = bot.xmpp.plugin["xep_0045"]
+    await muc.join_muc_wait(room.jid, "files", timeout=PATIENCE, presence_options={"pfrom": speaker})
+    source = make_file(tmp_path / "file", 100_000)
+    with pytest.raises(PeerNotFound, match="joined"):
+        await bot.bt.offer(room.jid, source, mtype="groupchat", ifrom=f"other@{bot.jid.bare}/x")
+    await bot.bt.offer(room.jid, source, mtype="groupchat", ifrom=speaker)
+    receiving = await bob.expect("bt_transfer_start")
+    assert digest((await done(receiving))[0]) == digest(source)
+    assert receiving.peer == room.at("files")
 
 
 # Two servers
