@@ -38,8 +38,9 @@ class Announcement:
 
     @property
     def told(self) -> tuple[tuple[JID, str], ...]:
-        """Who was told, and by which stanza."""
-        return tuple((target, stanza) for stanza, target in self._told.items())
+        """Who was told, and by which stanza; single occupants of a room left out, whose nicks last for one stay."""
+        kept = (told for told in self._told.items() if not self._is_occupant(told[1]))
+        return tuple((target, stanza) for stanza, target in kept)
 
     def restore(self, told: Iterable[tuple[JID, str]]) -> None:
         """Take up what :attr:`told` was."""
@@ -51,11 +52,11 @@ class Announcement:
         return device in self._targets
 
     async def make(self, offer: Offer) -> None:
-        """Tell everybody, as soon as there is a session.
+        """Tell everybody, as soon as there is a session; a room, as soon as this side is in it.
 
         :raises BTError: nobody could be told.
         """
-        await self._wire.online()
+        await self._ready()
         for target in self._targets:
             await self._tell(offer, target)
 
@@ -69,23 +70,46 @@ class Announcement:
                 log.debug("%s was not told of an offer: %s", device, error)
 
     def bounced(self, stanza_id: str, peer: JID) -> bool:
-        """A stanza came back. Returns whether it was the last one that anybody could have had."""
+        """A stanza came back. Returns whether it was the last one that anybody could have had.
+
+        What was said in a room comes back from the room itself: all its occupants know the stanza's id.
+        """
         told = self._told.get(stanza_id)
-        if told is None or told.bare != peer.bare:
+        if told is None or peer.bare != told.bare or (self._mtype == "groupchat" and peer != told):
             return False
         del self._told[stanza_id]
         return not self._told
 
     async def withdraw(self, id: str) -> None:
-        """Tell whoever got the offer that it is void."""
+        """Tell whoever got the offer that it is void; a room once this side is in it."""
+        if self._mtype == "groupchat":
+            await self._ready()
         for target in dict.fromkeys(self._told.values()):
             try:
                 await self._send(Withdraw(id), target)
             except BTError as error:
                 log.warning("could not withdraw an offer from %s: %s", target, error)
 
+    def forget(self, target: JID) -> None:
+        """Whoever was told under this name is gone."""
+        self._targets = tuple(other for other in self._targets if other != target)
+        self._told = {stanza: told for stanza, told in self._told.items() if told != target}
+
+    async def _ready(self) -> None:
+        """Wait for the session; for a room, until this side is in it."""
+        if self._mtype == "groupchat":
+            for room in self._targets:
+                await self._wire.entered(room, sender=self._local)
+        else:
+            await self._wire.online()
+
     async def _tell(self, offer: Offer, target: JID) -> None:
         self._told[await self._send(offer, target)] = target
 
     async def _send(self, message: Message, target: JID) -> str:
-        return await self._wire.send(message, target, sender=self._local, mtype=self._mtype)
+        mtype = "chat" if self._is_occupant(target) else self._mtype
+        return await self._wire.send(message, target, sender=self._local, mtype=mtype)
+
+    def _is_occupant(self, target: JID) -> bool:
+        """Whether it is one occupant of the room that all was told."""
+        return self._mtype == "groupchat" and bool(target.resource)

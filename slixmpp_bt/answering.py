@@ -44,7 +44,7 @@ class Answering:
         """
         await self._load()
         self._check_selection(message.select)
-        receiver = self._receivers.admit(message, source.jid)
+        receiver = self._receivers.admit(message, source)
         self._offer.changed()
         if not message.routes:  # the manifest is all that is wanted for now
             receiver.transfer.feed(Event.ACCEPT)

@@ -46,7 +46,11 @@ class Asking:
     Every method raises :class:`NotNow`, :class:`Over`, or :class:`~slixmpp_bt.errors.ProtocolError` for a refusal.
     """
 
-    def __init__(self, context: Context, offer: Offer, transfer: str, peer: Callable[[], JID], local: JID) -> None:
+    def __init__(
+        self, context: Context, offer: Offer, transfer: str, peer: Callable[[], JID], local: JID, *,
+        in_room: bool = False,
+    ) -> None:  # fmt: skip
+        self._in_room = in_room
         self._context = context
         self._offer = offer
         self._transfer = transfer
@@ -54,13 +58,13 @@ class Asking:
         self._local = local
 
     async def seek(self) -> None:
-        """Ask all devices of the sender, and whoever else has its account's name, which of them has the offer."""
+        """Ask all devices of the sender, and whoever else has its account's name, which of them has the offer; in a
+        room, the occupant."""
+        to = self._peer() if self._in_room else JID(self._peer().bare)
         try:
-            await self._context.wire.send(
-                Seek(self._offer.id), JID(self._peer().bare), sender=self._local, mtype="headline"
-            )
+            await self._context.wire.send(Seek(self._offer.id), to, sender=self._local, mtype="headline")
         except BTError as error:
-            log.debug("%s was not sought: %s", self._peer().bare, error)
+            log.debug("%s was not sought: %s", to, error)
 
     async def accept(self, message: Accept) -> Accepted:
         """Accept the offer, for the first time or again."""

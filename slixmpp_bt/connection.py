@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from slixmpp import JID, BaseXMPP, ComponentXMPP, Iq, Message
 from slixmpp.exceptions import IqError, IqTimeout
@@ -15,6 +15,7 @@ from slixmpp.exceptions import IqError, IqTimeout
 from . import messages, stanza
 from .constants import STANZA_BUDGET, Route
 from .errors import PeerGone, ProtocolError
+from .rooms import Rooms
 from .streams.inband import InBandStreams
 from .streams.relay import RelayStreams
 from .wire import Expected, Stream, StreamBroken
@@ -31,11 +32,13 @@ class Connection:
         the own server are used.
     """
 
-    def __init__(self, xmpp: BaseXMPP) -> None:
+    def __init__(self, xmpp: BaseXMPP, rooms: Rooms) -> None:
         self.hidden: Callable[[JID, JID], bool] = lambda peer, local: False
         self._xmpp = xmpp
+        self._rooms = rooms
         self._started = asyncio.Event()
-        self._ended = asyncio.Event()
+        #: Who waits for an answer from whom; the result is why it will not come.
+        self._asking: dict[asyncio.Future[str], JID] = {}
         self._streams: dict[Route, InBandStreams | RelayStreams] = {}
 
     def close(self) -> None:
@@ -46,13 +49,12 @@ class Connection:
 
     def session_started(self) -> None:
         """A session is there."""
-        self._ended = asyncio.Event()
         self._started.set()
 
     def session_ended(self) -> None:
         """The session is over: who waits for an answer waits in vain."""
         self._started.clear()
-        self._ended.set()
+        self._give_up(list(self._asking), "the session ended before the answer came")
         for streams in self._streams.values():
             streams.session_ended()
 
@@ -65,9 +67,15 @@ class Connection:
         """Return once there is a session."""
         await self._started.wait()
 
+    async def entered(self, room: JID, *, sender: JID) -> None:
+        """See :meth:`slixmpp_bt.wire.Wire.entered`."""
+        await self._rooms.entered(room, sender)
+
     async def send(self, message: messages.Message, to: JID, *, sender: JID, mtype: str) -> str:
         """See :meth:`slixmpp_bt.wire.Wire.send`. An offer whose info dict does not fit goes out without it."""
         self._check_session()
+        if mtype != "groupchat":
+            self._check_occupant(to, sender)
         built = self._message(message, to, sender, mtype)
         if isinstance(message, messages.Offer) and stanza.size_of(built) > STANZA_BUDGET:
             built = self._message(replace(message, info=None), to, sender, mtype)
@@ -80,24 +88,35 @@ class Connection:
     ) -> messages.Reply:
         """See :meth:`slixmpp_bt.wire.Wire.request`."""
         self._check_session()
+        self._check_occupant(to, sender)
         iq = self._xmpp.make_iq(ito=to, itype="get" if isinstance(request, messages.Meta) else "set")
         self._address(iq, sender)
         iq.append(stanza.build(request))
         stanza.within_budget(iq)
         answer = asyncio.ensure_future(iq.send(timeout=timeout))
-        over = asyncio.ensure_future(self._ended.wait())
+        over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._asking[over] = to
+        waiting: set[asyncio.Future[Any]] = {answer, over}
         try:
-            await asyncio.wait({answer, over}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                raise PeerGone("the session ended before the answer came")
+                raise PeerGone(over.result())
             return _reply(answer.result(), request)
         except IqTimeout as error:
             raise PeerGone(f"{to} did not answer within {timeout:g} s") from error
         except IqError as error:
             raise stanza.read_error(error.iq) from error
         finally:
-            over.cancel()
+            del self._asking[over]
             self._forget(iq, answer)
+
+    def break_off(self, peer: JID) -> None:
+        """See :meth:`slixmpp_bt.wire.Wire.break_off`."""
+        lost = [over for over, to in self._asking.items() if peer in (to, JID(to.bare))]
+        self._give_up(lost, f"{peer} is not there any more")
+        streams = self._streams.get(Route.IN_BAND)
+        if isinstance(streams, InBandStreams):
+            streams.break_off(peer)
 
     def expect_stream(self, route: Route, sid: str, peer: JID, *, sender: JID) -> AbstractAsyncContextManager[Expected]:
         """See :meth:`slixmpp_bt.wire.Wire.expect_stream`."""
@@ -140,6 +159,16 @@ class Connection:
     def _check_session(self) -> None:
         if not self._started.is_set():
             raise PeerGone("there is no session")
+
+    def _give_up(self, waiting: Iterable[asyncio.Future[str]], why: str) -> None:
+        for over in waiting:
+            if not over.done():
+                over.set_result(why)
+
+    def _check_occupant(self, to: JID, sender: JID) -> None:
+        """What is for an occupant must not go to the room, nor to whoever has the nick now and was not seen to come."""
+        if self._rooms.absent(to, sender):
+            raise PeerGone(f"nobody is at {to} now")
 
     def _message(self, message: messages.Message, to: JID, sender: JID, mtype: str) -> Message:
         built = self._xmpp.make_message(mto=to, mtype=cast(_MessageType, mtype))

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from slixmpp import JID, BaseXMPP, ComponentXMPP
+from slixmpp import JID, BaseXMPP, ComponentXMPP, Message
 from slixmpp.exceptions import IqError, IqTimeout, XMPPError
 from slixmpp.roster import RosterItem
 
 from .constants import FEATURE_SEALED, NS, Mode
 from .errors import NotSupported, PeerNotFound
 from .policy import MAX_DEVICES, Peer
+from .rooms import Occupant, Rooms
+from .stanza import sightings
 from .threads import settle
 
 log = logging.getLogger(__name__)
@@ -23,10 +26,14 @@ _TIMEOUT = 15.0
 
 
 class Directory:
-    """Looks peers up for one client or component."""
+    """Looks peers up for one client or component.
 
-    def __init__(self, xmpp: BaseXMPP) -> None:
+    :param rooms: who is in the rooms that it has joined.
+    """
+
+    def __init__(self, xmpp: BaseXMPP, rooms: Rooms) -> None:
         self._xmpp = xmpp
+        self._rooms = rooms
         self._blocked: frozenset[str] = frozenset()
 
     async def learn_blocked(self) -> None:
@@ -57,9 +64,10 @@ class Directory:
 
     def peer(self, jid: JID, local: JID) -> Peer:
         """What is known of `jid` to the account or component JID `local`."""
-        room = self._room(jid)
-        if room is not None:
-            return Peer(jid=jid, bare=None, room=room, blocked=self._is_blocked(jid))
+        if (occupant := self._rooms.occupant(jid, local)) is not None:
+            return self.occupant(occupant, local)
+        if self._rooms.is_room(jid):
+            return Peer(jid=jid, bare=None, room=JID(jid.bare), blocked=self._is_blocked(jid))
         if jid.bare == local.bare:
             # One's own devices; no roster has them.
             return Peer(jid=jid, bare=JID(jid.bare), subscription="both")
@@ -71,6 +79,39 @@ class Directory:
             auto_authorize=bool(self._xmpp.auto_authorize),
             blocked=self._is_blocked(jid),
         )
+
+    def author(self, message: Message, local: JID, *, archived: bool = False) -> Peer | None:
+        """Who wrote a message; None if that cannot be told, or it was this side itself.
+
+        :param archived: it does not come from the stream.
+        """
+        if not self._rooms.is_room(message["from"]):
+            is_in_room = message["type"] == "groupchat" or sightings.from_a_room(message)
+            return None if is_in_room else self.peer(message["from"], local)
+        speaker = self._rooms.speaker(message, local, archived=archived)
+        return self.occupant(speaker, local) if speaker is not None else None
+
+    def occupant(self, occupant: Occupant, local: JID) -> Peer:
+        """What is known of somebody in a room: what is known of the account, if the room shows it."""
+        blocked = self._is_blocked(occupant.jid)
+        if occupant.real is None:
+            return Peer(jid=occupant.jid, bare=None, room=occupant.room, occupant=occupant.owner, blocked=blocked)
+        account = self.peer(occupant.real, local)
+        return replace(
+            account, jid=occupant.jid, room=occupant.room, occupant=occupant.owner, blocked=blocked or account.blocked
+        )
+
+    def room(self, to: JID, local: JID) -> JID:
+        """The room that an offer to all its occupants goes to.
+
+        :raises ValueError: `to` has a resource, as an occupant has.
+        :raises PeerNotFound: `local` is not in it.
+        """
+        if to.resource:
+            raise ValueError(f"{to} is an occupant's JID, not a room's")
+        if not self._rooms.joined(to, local):
+            raise PeerNotFound(f"{to} is no room that this side has joined")
+        return to
 
     async def supports(self, jid: JID, local: JID, mode: Mode = Mode.PRIVATE) -> bool | None:
         """See :meth:`slixmpp_bt.XEP_BT.supports`; with `mode`, whether it can take offers of that mode."""
@@ -87,7 +128,9 @@ class Directory:
 
         :raises NotSupported: who is there does not support it.
         :raises PeerNotFound: the device is not there, or the domain cannot be reached.
+        :raises ValueError: it is a room.
         """
+        self._check_no_room(to)
         if to.resource or not to.local:
             if await self._ask(to, local, mode):
                 return to
@@ -105,7 +148,9 @@ class Directory:
         visible, the account; a device or a domain itself.
 
         :raises NotSupported: devices are visible, and none supports it.
+        :raises ValueError: it is a room.
         """
+        self._check_no_room(to)
         if to.resource or not to.local:
             return (to,)
         devices = self._visible(to, local)
@@ -114,6 +159,10 @@ class Directory:
         if not able and answers and None not in answers:
             raise NotSupported(f"no device of {to} that is online supports {_what(mode)}")
         return able or (to,)
+
+    def _check_no_room(self, to: JID) -> None:
+        if not to.resource and self._rooms.is_room(to):
+            raise ValueError(f"{to} is a room: offer it there with mtype='groupchat', or to one occupant")
 
     def _visible(self, jid: JID, local: JID) -> list[JID]:
         """The available devices of an account, the highest priority first; not more than are admitted anyway."""
@@ -166,12 +215,6 @@ class Directory:
             return None
         roster = self._xmpp.roster[local.bare]
         return roster[jid.bare] if roster.has_jid(jid.bare) else None
-
-    def _room(self, jid: JID) -> JID | None:
-        rooms: Any = self._xmpp.plugin.get("xep_0045", None)
-        if rooms is not None and JID(jid.bare) in rooms.get_joined_rooms():
-            return JID(jid.bare)
-        return None
 
 
 def _what(mode: Mode) -> str:

@@ -16,10 +16,11 @@ from slixmpp import JID
 from . import policy
 from .constants import Mode
 from .context import Context
-from .errors import BTError, Cancelled, LimitExceeded, PeerGone, ProtocolError, StateError, TransferError
+from .errors import BTError, Cancelled, LimitExceeded, ProtocolError, StateError, TransferError
 from .incoming import GRACE, IncomingOffer
 from .messages import Accept, Done, End, Fetch, Here, Meta, Offer, Peers, Reply, Report, Request, Seek, Withdraw
 from .negotiation import Event
+from .occupancy import Occupancy
 from .outgoing import OutgoingOffer
 from .policy import Agreement, Counts, Peer, Verdict
 from .receiving import Resume
@@ -78,6 +79,7 @@ class Exchange:
         self._sweeper: asyncio.TimerHandle | None = None
         self._swept = self._complained = 0.0
         self._closed = False
+        self.occupancy = Occupancy(context, self._outgoing, self._incoming, self._end)
 
     @property
     def offers(self) -> tuple[OutgoingOffer | IncomingOffer, ...]:
@@ -106,13 +108,14 @@ class Exchange:
     def offer(
         self, *, to: JID, local: JID, path: Path, mode: Mode, expires: datetime,
         mtype: str = "chat", desc: str | None = None, single: bool = False, targets: Sequence[JID] = (),
+        in_room: bool = False,
     ) -> OutgoingOffer:  # fmt: skip
         """Begin an own offer: it is hashed, then sent."""
         if self._closed:
             raise Cancelled("the plugin is closed: the client has left, and has not connected again")
         offer = OutgoingOffer(
             self._context, to=to, local=local, path=path, mode=mode, expires=expires,
-            mtype=mtype, desc=desc, single=single, targets=targets,
+            mtype=mtype, desc=desc, single=single, targets=targets, in_room=in_room,
         )  # fmt: skip
         self._outgoing[offer.id] = offer
         offer.start()
@@ -170,16 +173,18 @@ class Exchange:
     def withdrawn(self, message: Withdraw, peer: Peer) -> None:
         """Somebody takes an offer back."""
         offer = self._incoming.get((peer.owner, message.id))
-        if offer is None:
-            return
+        if offer is not None:
+            self._end(offer, Event.PEER_CANCEL, Cancelled("the sender has withdrawn the offer"))
+
+    def _end(self, offer: IncomingOffer, event: Event, error: TransferError) -> None:
         self._close(offer)
         if offer.transfer is not None:
-            offer.transfer.feed(Event.PEER_CANCEL, Cancelled("the sender has withdrawn the offer"))
+            offer.transfer.feed(event, error)
 
     def _is_own(self, id: str, peer: Peer) -> bool:
-        """Whether it is an own offer that came back, since it went to this very account."""
+        """Whether it is an own offer that came back, since it went to this very account, or to a room."""
         own = self._outgoing.get(id)
-        return own is not None and peer.bare == own.local.bare
+        return own is not None and (peer.bare == own.local.bare or (peer.room is not None and peer.room == own.to))
 
     def _is_known(self, key: Key, message: Offer) -> bool:
         known = self._incoming.get(key)
@@ -217,7 +222,8 @@ class Exchange:
         # A stranger learns nothing, not even that somebody is there.
         if isinstance(error, LimitExceeded) and policy.may_be_told(offer.source, self._context.config):
             end = End(offer.id, "decline", "decline", text=str(error))
-            self._context.outbox.post(end, offer.peer, sender=offer.local, until=offer.expires.timestamp())
+            until = offer.expires.timestamp()
+            self._context.outbox.post(end, offer.peer, sender=offer.local, until=until, owner=offer.key)
 
     async def allows(self, offer: IncomingOffer) -> bool:
         """What the configured ``auto_accept`` says."""
@@ -261,6 +267,8 @@ class Exchange:
 
         :raises ProtocolError: no; ``item-not-found`` for an unknown id as for somebody who is not invited.
         """
+        if peer.room is not None and peer.occupant is None:
+            raise ProtocolError("no such offer", "item-not-found")
         try:
             return await self._answer(request, peer, local)
         except ProtocolError:
@@ -285,12 +293,12 @@ class Exchange:
             await self._fetching(request, peer, local).peers(request)
         else:
             self._ended(request, peer, local)
-        self._context.outbox.retry(self._context.now(), peer.jid)
+        self._context.outbox.retry(self._context.now(), peer.jid, peer.owner)
         return Done()
 
     def _invited(self, request: Accept | End, peer: Peer, local: JID) -> OutgoingOffer:
         offer = self._own(request.id, peer, local)
-        if offer is None or not offer.receivers.invites(peer.jid, request.transfer):
+        if offer is None or not offer.receivers.invites(peer, request.transfer):
             raise ProtocolError("no such offer", "item-not-found")
         return offer
 
@@ -317,9 +325,9 @@ class Exchange:
         """A receiver has lost sight of the sender: say that it is here, if it is."""
         now = self._context.now()
         # Who seeks is back, and may have to be told how something ended.
-        self._context.outbox.retry(now, peer.jid)
+        self._context.outbox.retry(now, peer.jid, peer.owner)
         offer = self._own(message.id, peer, local)
-        if offer is None or not offer.receivers.knows(peer.jid):
+        if offer is None or not offer.receivers.knows(peer):
             return
         if now - self._said_here.get((peer.jid.full, message.id), 0.0) < _HERE_PACE:
             return
@@ -345,9 +353,9 @@ class Exchange:
         own = self._outgoing.get(request.id)
         transfer = _transfer_of(own, request.transfer)
         if own is not None and transfer is not None and _may(request, peer, local, transfer):
-            own.end(request, peer.jid)
+            own.end(request, peer)
         elif own is not None:
-            self._invited(request, peer, local).end(request, peer.jid)
+            self._invited(request, peer, local).end(request, peer)
         elif (peer.owner, request.id) not in self._past:
             self._fetching(request, peer, local).ended(*heard(request.kind, request.reason, request.text))
 
@@ -371,13 +379,6 @@ class Exchange:
     def offers_for(self, device: JID) -> list[OutgoingOffer]:
         """Own offers that a device which has come online may have missed."""
         return [offer for offer in self._outgoing.values() if offer.wants(device)]
-
-    def left(self, occupant: JID) -> None:
-        """An occupant has left its room, or has another nick: who takes the nick is somebody else."""
-        for own in list(self._outgoing.values()):
-            if own.to == occupant:
-                own.receivers.desert()
-                own.fail(PeerGone(f"{occupant.resource} has left the room"))
 
     def contact(self, peer: JID) -> None:
         """`peer` has come online."""
@@ -488,6 +489,9 @@ class Exchange:
         if (saved.sender, saved.offer.id) in self._incoming:
             return
         offer = IncomingOffer.restore(self._context, saved, peer)
+        if download is None and not policy.lasts(offer.key):
+            offer.forget()  # of a room that does not tell whether its sender is still there
+            return
         info = saved.offer.info or (download.info if download is not None else None)
         if info is not None:
             try:
@@ -504,6 +508,7 @@ class Exchange:
                 self._context.tasks.spawn(offer.clean_up(download), f"clean up {download.transfer}")
             else:
                 offer.resume(resume)
+                self.occupancy.check(offer)
         elif not offer.answered:
             self._context.tasks.spawn(self._announce(offer), f"announce {offer.id}")
 

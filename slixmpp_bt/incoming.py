@@ -53,7 +53,7 @@ class IncomingOffer:
     """What somebody offers: accept it or decline it.
 
     :ivar id: the offer's id, chosen by the sender.
-    :ivar peer: the JID to talk to.
+    :ivar peer: the JID to talk to; in a room the occupant's, or the room's own while the occupant is not there.
     :ivar sender: the real bare JID of who offers; None if a room hides it.
     :ivar room: the room it was offered in; None outside of rooms.
     :ivar name: of the file or directory, made safe.
@@ -147,7 +147,8 @@ class IncomingOffer:
         self.answered = self.closed = True
         self.save()
         end = End(self.id, "decline", "decline", text=reason)
-        self._context.outbox.post(end, self.peer, sender=self.local, until=self.expires.timestamp() + GRACE)
+        until = self.expires.timestamp() + GRACE
+        self._context.outbox.post(end, self.peer, sender=self.local, until=until, owner=self.key)
 
     def __repr__(self) -> str:
         return f"<IncomingOffer {self.name!r} ({self.size} bytes) from {self.peer}>"
@@ -312,6 +313,13 @@ class IncomingOffer:
             if self.transfer is not None and not self.transfer.ended:
                 self.transfer.peer = sender
                 self.transfer.feed(Event.FOUND)
+        self.save()
+
+    def relocate(self, sender: JID) -> None:
+        """The sender has another nick, or is away: then it is at the room's own JID. What runs goes on."""
+        self.peer = sender
+        if self.transfer is not None and not self.transfer.ended:
+            self.transfer.peer = sender
         self.save()
 
     def save(self) -> None:

@@ -9,6 +9,7 @@ from slixmpp import JID
 
 from .errors import BTError, PeerGone, ProtocolError
 from .messages import End, Seek
+from .policy import lasts
 from .state import SavedLetter, State
 from .tasks import Tasks
 from .wire import Wire
@@ -32,6 +33,8 @@ class _Letter:
     to: JID
     sender: JID
     until: float
+    #: Whose it is: the bare JID of `to`, or who that was in a room.
+    owner: str
 
     #: Where it is tried first: the device may have got another name.
     device: JID = field(default_factory=JID)
@@ -43,9 +46,14 @@ class _Letter:
     patience: float = _SEEK_FIRST
 
     @property
+    def in_room(self) -> bool:
+        """Whether it is for an occupant: then for nobody else who has the nick."""
+        return self.owner != self.to.bare
+
+    @property
     def record(self) -> SavedLetter:
         """As it is kept."""
-        return SavedLetter(self.end, self.to, self.sender, self.until)
+        return SavedLetter(self.end, self.to, self.sender, self.until, self.owner if self.in_room else None)
 
 
 class Outbox:
@@ -67,15 +75,19 @@ class Outbox:
             for letter in letters:
                 letter.sending = False
 
-    def post(self, end: End, to: JID, *, sender: JID, until: float) -> None:
-        """Send `end` now, and again with :meth:`retry` until it is answered or `until` (seconds since the epoch)."""
-        if to.bare not in self._letters and len(self._letters) >= _MAX_ACCOUNTS:
+    def post(self, end: End, to: JID, *, sender: JID, until: float, owner: str | None = None) -> None:
+        """Send `end` now, and again with :meth:`retry` until it is answered or `until` (seconds since the epoch).
+
+        :param owner: who `to` is, in a room (:func:`slixmpp_bt.policy.occupant_of`).
+        """
+        owner = owner or to.bare
+        if owner not in self._letters and len(self._letters) >= _MAX_ACCOUNTS:
             del self._letters[next(iter(self._letters))]
-        letters = self._letters.setdefault(to.bare, [])
-        letters.append(_Letter(end, to, sender, until))
+        letters = self._letters.setdefault(owner, [])
+        letters.append(_Letter(end, to, sender, until, owner))
         del letters[:-_MAX_LETTERS]
         self.state.save(letters[-1].record)
-        self._send(letters[-1])
+        self._send(letters[-1], to)
 
     async def restore(self) -> None:
         """Take up what an earlier run could not say; :meth:`retry` says it.
@@ -86,8 +98,8 @@ class Outbox:
         for saved in await self.state.load(SavedLetter):
             if saved.key in known:
                 continue
-            letters = self._letters.setdefault(saved.to.bare, [])
-            letters.append(_Letter(saved.end, saved.to, saved.sender, saved.until))
+            owner = saved.owner or saved.to.bare
+            self._letters.setdefault(owner, []).append(_Letter(saved.end, saved.to, saved.sender, saved.until, owner))
 
     def save_all(self) -> None:
         """Keep everything: the state has just been opened."""
@@ -99,13 +111,26 @@ class Outbox:
         """What nobody has answered yet."""
         return [letter.end for letters in self._letters.values() for letter in letters]
 
-    def retry(self, now: float, peer: JID | None = None) -> None:
+    def retry(self, now: float, peer: JID | None = None, owner: str | None = None) -> None:
         """There is contact again: with everybody (a new session), or with the account of `peer`, then at that
-        device."""
-        for account in list(self._letters) if peer is None else [peer.bare]:
+        device; or with the `owner` of some, who is `peer` in a room."""
+        for account in list(self._letters) if peer is None else [owner or peer.bare]:
             self.prune(now, account)
             for letter in self._letters.get(account, ()):
                 self._send(letter, peer)
+
+    def left(self, owner: str) -> None:
+        """The occupant of a room to whom something is to be said is not there any more."""
+        if not lasts(owner):
+            for letter in self._letters.pop(owner, ()):
+                self._forget(letter)
+        for letter in self._letters.get(owner, ()):
+            letter.device = JID(letter.to.bare)
+
+    def renamed(self, owner: str, old: JID, new: JID) -> None:
+        """The occupant of a room to whom something is to be said has another nick."""
+        for letter in self._letters.get(owner, ()):
+            letter.device = new if letter.device == old else letter.device
 
     async def seek(self, now: float) -> None:
         """Ask those who could not be told where they are: they may be there under another name, and see no presence of
@@ -115,6 +140,9 @@ class Outbox:
             letter.patience = min(2 * letter.patience, _SEEK_MOST) if letter.seek_at else _SEEK_FIRST
             letter.seek_at = now + letter.patience
         for letter in late:
+            if letter.in_room:
+                self._send(letter)
+                continue
             try:
                 await self._wire.send(Seek(letter.end.id), JID(letter.to.bare), sender=letter.sender, mtype="headline")
             except BTError as error:
@@ -128,7 +156,12 @@ class Outbox:
                 self._letters[bare] = kept
 
     def _send(self, letter: _Letter, device: JID | None = None) -> None:
-        letter.device = device if device is not None and device.resource else letter.to
+        if device is not None and device.resource:
+            letter.device = device
+        elif not letter.in_room:
+            letter.device = letter.to
+        if letter.in_room and not letter.device.resource:
+            return  # who comes is seen, and told then
         if letter.sending:
             letter.again = True
             return
@@ -148,7 +181,7 @@ class Outbox:
             letter.sending = False
 
     async def _is_settled(self, letter: _Letter) -> bool:
-        for device in dict.fromkeys((letter.device, letter.to)):
+        for device in dict.fromkeys((letter.device,) if letter.in_room else (letter.device, letter.to)):
             if await self._is_settled_by(letter, device):
                 return True
         return False
@@ -171,6 +204,6 @@ class Outbox:
 
     def _drop(self, letter: _Letter) -> None:
         self._forget(letter)
-        kept = [other for other in self._letters.pop(letter.to.bare, ()) if other is not letter]
+        kept = [other for other in self._letters.pop(letter.owner, ()) if other is not letter]
         if kept:
-            self._letters[letter.to.bare] = kept
+            self._letters[letter.owner] = kept

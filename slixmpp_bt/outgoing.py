@@ -20,10 +20,11 @@ from .answering import Answering
 from .constants import Mode, Route, State
 from .content import Content
 from .context import Context
-from .errors import BTError, Cancelled, Expired, TransferError
+from .errors import BTError, Cancelled, Expired, PeerGone, TransferError
 from .manifest import Made
 from .messages import End, Offer
 from .negotiation import Event, Phase
+from .policy import Peer
 from .receivers import Receivers
 from .seals import utc
 from .seeding import Seeding
@@ -48,7 +49,7 @@ class OutgoingOffer:
     def __init__(
         self, context: Context, *, to: JID, local: JID, path: Path, mode: Mode, expires: datetime,
         mtype: str = "chat", desc: str | None = None, single: bool = False, targets: Sequence[JID] = (),
-        id: str | None = None,
+        id: str | None = None, in_room: bool = False,
     ) -> None:  # fmt: skip
         self.id = id or secrets.token_urlsafe(12)
         self.to = to
@@ -59,6 +60,8 @@ class OutgoingOffer:
         self.hashed = 0
         self.error: BTError | None = None
         self.is_single = single
+        #: Whether it was made to a room, or to an occupant of one.
+        self.in_room = in_room
         self._context = context
         self._created = context.now()
         self._announcement = Announcement(context.wire, targets or [to], local=local, mtype=mtype)
@@ -80,7 +83,7 @@ class OutgoingOffer:
         """An offer of an earlier run. One that was still being hashed begins anew."""
         self = cls(
             context, to=saved.to, local=saved.local, path=saved.path, mode=saved.mode, expires=utc(saved.expires),
-            mtype=saved.mtype, desc=saved.desc, single=saved.single, id=saved.id,
+            mtype=saved.mtype, desc=saved.desc, single=saved.single, id=saved.id, in_room=saved.kind == "room",
         )  # fmt: skip
         self._created, self._size, self._state = saved.created, saved.size, saved.state
         if saved.state.terminal:
@@ -93,7 +96,9 @@ class OutgoingOffer:
             self._end(state, ending(state, end.reason, end.text))
         if saved.single and self.single is None and not self._state.terminal:
             self.receivers.add_single()
-        if self._state is State.PREPARING:
+        if self.in_room and self.to.resource:
+            self.lose()
+        elif self._state is State.PREPARING:
             self.start()
         return self
 
@@ -237,7 +242,8 @@ class OutgoingOffer:
             self._context.tasks.spawn(self.send(), f"announce {self.id}")
 
     def wants(self, device: JID) -> bool:
-        """Whether a device that is online belongs to the account that this is offered to, and was not told."""
+        """Whether a device that is online belongs to the account that this is offered to, or an occupant to the room,
+        and was not told by itself."""
         if self._state is not State.OFFERED or self.is_single or self.to.full != device.bare:
             return False
         return not self._announcement.reached(device)
@@ -259,7 +265,24 @@ class OutgoingOffer:
 
     # for its parts
 
-    def end(self, message: End, peer: JID) -> None:
+    def lose(self) -> None:
+        """The occupant of a room that it was made to has left, and the nick may become somebody else's."""
+        self.receivers.desert()
+        self.forget(self.to)
+        if not any(t.id and not t.ended for t in self.transfers):
+            self.fail(PeerGone(f"{self.to.resource} has left the room"))
+
+    def forget(self, occupant: JID) -> None:
+        """An occupant of the room has left: whoever comes under that name was not told."""
+        self._announcement.forget(occupant)
+
+    def follow(self, to: JID) -> None:
+        """The occupant of a room that it was made to has another nick."""
+        self.to = to
+        self.receivers.follow(to)
+        self.save()
+
+    def end(self, message: End, peer: Peer) -> None:
         """A receiver says that it is over."""
         self.receivers.end(message, peer)
         self.changed()
@@ -357,6 +380,7 @@ class OutgoingOffer:
             state=self._state, size=self._size,
             mtype=cast(Literal["chat", "normal", "headline", "groupchat"], self._mtype),
             single=self.is_single, desc=self._desc, stanzas=self._announcement.told, reason=reason, text=text,
+            kind="room" if self.in_room else "chat",
         )  # fmt: skip
         if with_details:
             self._content.keep(record)

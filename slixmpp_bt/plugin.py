@@ -29,9 +29,11 @@ from .errors import ConfigError, LimitExceeded, NotSupported, PeerGone, Protocol
 from .exchange import Exchange
 from .incoming import IncomingOffer
 from .messages import Offer, Request, Seek, Withdraw
+from .occupancy import Occupancy
 from .outbox import Outbox
 from .outgoing import OutgoingOffer
 from .policy import Peer, reveals_address
+from .rooms import Rooms
 from .state import SavedIncoming, State
 from .tasks import Tasks
 from .transfer import Transfer
@@ -79,7 +81,8 @@ class XEP_BT(BasePlugin):
 
     def __init__(self, xmpp: ClientXMPP | ComponentXMPP, config: Mapping[str, Any] | None = None) -> None:
         super().__init__(xmpp, config)
-        self._directory = Directory(xmpp)
+        self._rooms = Rooms(xmpp, self._watcher)
+        self._directory = Directory(xmpp, self._rooms)
         self._guard: asyncio.Task[None] | None = None
         self._leaving: asyncio.TimerHandle | None = None
         self._announced: set[JID] = set()
@@ -109,6 +112,7 @@ class XEP_BT(BasePlugin):
             self.xmpp.register_handler(handler)
         for event, function in self._events():
             self.xmpp.add_event_handler(event, function)
+        self._rooms.attach()
         if self._config.auto_accept == "roster" and self.xmpp.auto_authorize:
             log.error(
                 "auto_accept is 'roster', but auto_authorize lets everybody into the roster, so nothing is accepted: "
@@ -127,6 +131,7 @@ class XEP_BT(BasePlugin):
             self.xmpp.remove_handler(name)
         for event, function in self._events():
             self.xmpp.del_event_handler(event, function)
+        self._rooms.detach()
         for jid in self._announced:
             self._conceal(jid, self._features())
         try:
@@ -145,7 +150,6 @@ class XEP_BT(BasePlugin):
             ("presence_available", self._device_available),
             ("blocked", self._on_blocked),
             ("unblocked", self._on_unblocked),
-            ("groupchat_presence", self._occupant_changed),
         )
 
     async def _finish(self) -> None:
@@ -180,7 +184,10 @@ class XEP_BT(BasePlugin):
         desc = parse_desc(desc)
         if self._connection.is_online:
             to = await self._directory.resolve(to, local, how)
-        offer = self._exchange.offer(to=to, local=local, path=source, mode=how, expires=until, desc=desc, single=True)
+        offer = self._exchange.offer(
+            to=to, local=local, path=source, mode=how, expires=until, desc=desc, single=True,
+            in_room=self._rooms.is_room(to),
+        )  # fmt: skip
         assert offer.single is not None
         return offer.single
 
@@ -189,27 +196,33 @@ class XEP_BT(BasePlugin):
         mode: Mode | str | None = None, expires: Expires = None, delegate: bool = False,
         ifrom: JID | str | None = None,
     ) -> OutgoingOffer:  # fmt: skip
-        """Offer a file or directory to all devices of an account (a bare JID) or to one device (a full JID). Returns
-        within one round trip; cancelling the call offers nothing. For the other parameters and errors see
-        :meth:`send_file`.
+        """Offer a file or directory to all devices of an account (a bare JID), to one device or occupant (a full JID),
+        or to a room (XEP-0045) that this side has joined. Returns within one round trip; cancelling the call offers
+        nothing. For the other parameters and errors see :meth:`send_file`.
 
         Every device that is visible and supports this is told, and those that come online while the offer lasts; while
-        none is visible the offer goes to the account and waits.
+        none is visible the offer goes to the account and waits. A room is told once, as by any message; who comes later
+        finds it in the room's history. If the room refuses the message, for want of voice say, the offer fails.
 
-        :param mtype: the type of the message; ``chat`` or ``normal``.
-        :raises NotSupported: the account's devices are visible and none supports this; rooms (``groupchat``) and
-            `delegate` are not there yet.
+        :param mtype: the type of the message: ``chat`` or ``normal``; ``groupchat`` for a room.
+        :raises NotSupported: the account's devices are visible and none supports this; `delegate` is not there yet.
+        :raises PeerNotFound: this side has not joined the room.
         """
-        if mtype == "groupchat" or delegate:
-            raise NotSupported("offers in rooms, and delegated ones, are not part of this version")
-        if mtype not in ("chat", "normal"):
-            raise ValueError(f"mtype must be 'chat' or 'normal', not {mtype!r}")
+        if delegate:
+            raise NotSupported("delegated offers are not part of this version")
+        if mtype not in ("chat", "normal", "groupchat"):
+            raise ValueError(f"mtype must be 'chat', 'normal' or 'groupchat', not {mtype!r}")
         jid, local, source, how, until = await self._arguments(to, path, mode, expires, ifrom)
         desc = parse_desc(desc)
-        targets = await self._directory.audience(jid, local, how)
+        in_room = mtype == "groupchat" or self._rooms.is_room(jid)
+        if mtype == "groupchat":
+            targets: tuple[JID, ...] = (self._directory.room(jid, local),)
+        else:
+            targets = await self._directory.audience(jid, local, how)
         return self._exchange.offer(
-            to=jid, local=local, path=source, mode=how, expires=until, mtype=mtype, desc=desc, targets=targets
-        )
+            to=jid, local=local, path=source, mode=how, expires=until, mtype=mtype, desc=desc, targets=targets,
+            in_room=in_room,
+        )  # fmt: skip
 
     async def publish(
         self, path: str | Path, *, node: str | None = None, access: str = "presence", desc: str | None = None,
@@ -250,7 +263,7 @@ class XEP_BT(BasePlugin):
         Returns None if it carries no new offer that is within the limits. What the policy makes of it, and
         ``bt_offer``, come afterwards as for any other.
         """
-        found = self._take_offers(message)
+        found = self._take_offers(message, archived=True)
         return found[0] if found else None
 
     def configure(self, **changes: Any) -> None:
@@ -301,7 +314,7 @@ class XEP_BT(BasePlugin):
         self._ended = False
         self._ready = asyncio.Event()
         self._restoring: asyncio.Task[None] | None = None
-        self._connection = Connection(self.xmpp)
+        self._connection = Connection(self.xmpp, self._rooms)
         self._connection.hidden = self._is_hidden
         self._backend = _backend(self._config)
         tasks = Tasks()
@@ -315,6 +328,7 @@ class XEP_BT(BasePlugin):
             running=lambda: self._exchange.running(),
         )
         self._exchange = Exchange(self._context, self._authorize)
+        self._exchange.occupancy.greet = self._greet
         self._backend.on_candidates_changed(self._exchange.addresses_changed)
 
     def _is_hidden(self, peer: JID, local: JID) -> bool:
@@ -407,6 +421,9 @@ class XEP_BT(BasePlugin):
                 directory, account, self._config.instance
             )
             await self._exchange.restore(self._peer_of)
+            self._rooms.know(room for offer in self._exchange.offers if (room := _room(offer)) is not None)
+            for owner, jid in self._rooms.occupants():
+                self._exchange.occupancy.came(owner, jid)
         except StateError as error:
             log.warning("going on without persistence: %s", error)
             await self._context.state.aclose()
@@ -415,8 +432,8 @@ class XEP_BT(BasePlugin):
         self._exchange.session_started()
 
     def _peer_of(self, saved: SavedIncoming) -> Peer:
-        if saved.room is not None:
-            return Peer(jid=saved.peer, bare=saved.bare, room=saved.room)
+        if saved.room is not None:  # until the occupant is seen
+            return Peer(jid=JID(saved.room), bare=saved.bare, room=saved.room, occupant=saved.sender)
         return self._directory.peer(saved.peer, saved.local)
 
     async def _keep(self) -> None:
@@ -429,6 +446,7 @@ class XEP_BT(BasePlugin):
 
     def _session_ended(self, _: object) -> None:
         self._connection.session_ended()
+        self._rooms.clear()
 
     def _disconnected(self, _: object) -> None:
         if not self._ended and self._leaving is None and not self.xmpp.is_connected():
@@ -441,14 +459,15 @@ class XEP_BT(BasePlugin):
 
     def _device_available(self, presence: Presence) -> None:
         device = presence["from"]
+        if self._rooms.is_room(device):
+            return
         if not self._ended:
             self._exchange.contact(device)
         if not self._ended and self._exchange.offers_for(device):
-            self._context.tasks.spawn(self._offer_to(device, JID(presence["to"])), f"offer to {device}")
+            self._greet(device)
 
-    def _occupant_changed(self, presence: Presence) -> None:
-        if presence["type"] == "unavailable" and not self._ended:
-            self._exchange.left(presence["from"])
+    def _watcher(self) -> Occupancy | None:
+        return None if self._ended else self._exchange.occupancy
 
     def _on_blocked(self, iq: Iq) -> None:
         if self._is_from_own_server(iq):
@@ -462,10 +481,13 @@ class XEP_BT(BasePlugin):
         """slixmpp's plugin takes such pushes from anybody."""
         return iq["from"].full in ("", self.xmpp.boundjid.bare, self.xmpp.boundjid.domain)
 
-    async def _offer_to(self, device: JID, local: JID) -> None:
-        """Own offers to the whole account reach the device that has just come online, too."""
-        if await self._directory.supports(device, local):
-            for offer in self._exchange.offers_for(device):
+    def _greet(self, device: JID) -> None:
+        self._context.tasks.spawn(self._offer_to(device), f"offer to {device}")
+
+    async def _offer_to(self, device: JID) -> None:
+        """Own offers to the whole account, or room, reach who has just come, too."""
+        for offer in self._exchange.offers_for(device):
+            if await self._directory.supports(device, offer.local):
                 await offer.send_to(device)
 
     def _handle_message(self, message: StanzaBase) -> None:
@@ -484,11 +506,13 @@ class XEP_BT(BasePlugin):
         except ProtocolError as error:
             log.info("an offer of %s is ignored: %s", message["from"], error)
 
-    def _take_offers(self, message: Message) -> list[IncomingOffer]:
-        if message["type"] not in ("chat", "normal", "headline"):
+    def _take_offers(self, message: Message, *, archived: bool = False) -> list[IncomingOffer]:
+        if message["type"] not in ("chat", "normal", "headline", "groupchat"):
             return []
         local = JID(message["to"]) if message["to"].bare else self._local(None)
-        peer = self._directory.peer(message["from"], local)
+        peer = self._directory.author(message, local, archived=archived)
+        if peer is None:
+            return []
         found = stanza.find(message)
         if isinstance(found, Withdraw):
             self._exchange.withdrawn(found, peer)
@@ -557,6 +581,13 @@ def _backend(config: Config) -> Backend:
     if not isinstance(backend, Backend):
         raise ConfigError(f"backend: {config.backend!r} made {backend!r}, which is no slixmpp_bt.backends.Backend")
     return backend
+
+
+def _room(offer: OutgoingOffer | IncomingOffer) -> JID | None:
+    """The room that an offer was made in."""
+    if isinstance(offer, IncomingOffer):
+        return offer.room
+    return JID(offer.to.bare) if offer.in_room else None
 
 
 def _items(iq: Iq) -> list[str]:

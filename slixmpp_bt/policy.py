@@ -18,6 +18,29 @@ from .messages import End, Fetch, Here, Meta, Offer, Peers, Report, Request
 
 #: So many devices of one account may fetch one offer.
 MAX_DEVICES = 8
+_STAY = "stay:"
+
+
+def occupant_of(room: JID, *, id: str | None = None, real: JID | None = None, stay: str | None = None) -> str:
+    """What tells an occupant of a room from all others, and from accounts: a bare JID has no space in it.
+
+    :param id: the id that the room gives (XEP-0421).
+    :param real: else the real JID that it shows.
+    :param stay: else what stands for this stay under this nick.
+    """
+    if id is not None:
+        return f"{room.bare} id:{id}"
+    return f"{room.bare} jid:{real.bare}" if real is not None else f"{room.bare} {_STAY}{stay}"
+
+
+def lasts(owner: str) -> bool:
+    """Whether the owner of an offer is known again after being away."""
+    return not owner.partition(" ")[2].startswith(_STAY)
+
+
+def is_known_by_id(owner: str) -> bool:
+    """Whether it is an occupant that its room gives an id: then its history tells who said what, too."""
+    return owner.partition(" ")[2].startswith("id:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +54,8 @@ class Peer:
     :ivar blocked: whether the account blocks `bare` (XEP-0191).
     :ivar auto_authorize: whether anybody can get into that roster (slixmpp's ``auto_authorize`` is True).
     :ivar room: the room's bare JID, for an occupant.
+    :ivar occupant: what tells an occupant of `room` from all others (:func:`occupant_of`); None for a nick that
+        nobody has.
     """
 
     jid: JID
@@ -39,10 +64,13 @@ class Peer:
     blocked: bool = False
     auto_authorize: bool = False
     room: JID | None = None
+    occupant: str | None = None
 
     @property
     def owner(self) -> str:
         """Whose the peer's offers are: its real account's; in a room, the occupant's."""
+        if self.occupant is not None:
+            return self.occupant
         return self.bare.bare if self.bare is not None and self.room is None else self.jid.full
 
     @property

@@ -14,6 +14,7 @@ from .context import Context
 from .errors import BTError, Cancelled, ProtocolError
 from .messages import Accept, End
 from .negotiation import Event, Negotiation, Phase, Role
+from .policy import Peer
 from .sending import Sending
 from .state import SavedReceiver
 from .transfer import Transfer, heard, tellable
@@ -67,7 +68,9 @@ class Receivers:
                 end = record if self._offer.is_single else None
             elif phase not in _UNACCEPTED:
                 going = Phase.WAITING if phase in (Phase.CONNECTING, Phase.RUNNING) else phase
-                self._restore(self._add(record.transfer, record.peer, going, accepted=True), record)
+                # Who had a nick in a room is seen when it is there again.
+                peer = record.peer if record.owner is None else JID(record.peer.bare)
+                self._restore(self._add(record.transfer, peer, going, owner=record.owner, accepted=True), record)
             elif self._offer.is_single:
                 self._restore(self._add(None, record.peer, phase, key=record.transfer), record)
         return end
@@ -105,29 +108,36 @@ class Receivers:
             raise ProtocolError("no such offer", "item-not-found")
         return receiver
 
-    def invites(self, peer: JID, transfer: str | None) -> bool:
+    def invites(self, peer: Peer, transfer: str | None) -> bool:
         """Whether `peer` may fetch it (protocol section 2). Who knows an id that was admitted may come back from
         another device of the same account: its name changes when it connects again.
         """
-        if self._deserted:
-            return False
         known = self.find(transfer)
-        if known is not None and known.transfer.id is not None and self._is_same(known.transfer.peer, peer):
-            return True
+        if known is not None and known.transfer.id is not None:
+            if known.owner == peer.owner:
+                return True
+            if self._mtype == "groupchat":  # who has stolen the id of somebody else's
+                return False
+        if self._deserted or (self._mtype == "groupchat" and peer.room is None):
+            return False
         admitted = {t.peer for t in self.transfers if t.id and not t.ended}
-        return policy.invited(self._to, self._mtype, peer, admitted=admitted)
+        return policy.invited(self._to, self._mtype, peer.jid, admitted=admitted)
 
     def desert(self) -> None:
-        """Whom it was made to is gone, and the name may become somebody else's: it invites nobody any more."""
+        """Whom it was made to is gone, and the name may become somebody else's: it invites nobody new any more."""
         self._deserted = True
 
-    def knows(self, peer: JID) -> bool:
+    def follow(self, to: JID) -> None:
+        """Whom it was made to has another nick."""
+        self._to = to
+
+    def knows(self, peer: Peer) -> bool:
         """Whether `peer` may ask where the offer is: who is invited, and any device of an account that has accepted it.
         It is told no more than that somebody is here."""
-        accepted = (r.transfer.peer for r in self._by_id.values() if r.transfer.id is not None)
-        return self.invites(peer, None) or any(self._is_same(known, peer) for known in accepted)
+        accepted = (r.owner for r in self._by_id.values() if r.transfer.id is not None)
+        return self.invites(peer, None) or peer.owner in accepted
 
-    def admit(self, message: Accept, peer: JID) -> Sending:
+    def admit(self, message: Accept, peer: Peer) -> Sending:
         """The receiver that an Accept is from, perhaps a new one.
 
         :raises ProtocolError: ``gone``: the offer or the transfer has ended; there are too many.
@@ -139,24 +149,23 @@ class Receivers:
                 raise ProtocolError("another device has taken it", "gone", "cancel")
             if self._offer.state is not State.OFFERED or message.transfer in self._over:
                 raise gone(self._offer.error)
-            self._supersede(peer)
+            self._supersede(peer.jid)
             receiver = self._take_single(message.transfer, peer) if self.single is not None else None
             if receiver is None:
                 self._check_room()
-                receiver = self._add(message.transfer, peer, Phase.OFFERED)
+                receiver = self._add(message.transfer, peer.jid, Phase.OFFERED, owner=peer.owner)
         if receiver.transfer.ended:
             raise gone(receiver.transfer.error, "the transfer has ended")
         receiver.choose(message.select)
-        moved, receiver.transfer.peer = receiver.transfer.peer != peer, peer
-        if moved:
-            receiver.save()
+        if receiver.transfer.peer != peer.jid:
+            receiver.relocate(peer.jid)
         return receiver
 
-    def end(self, message: End, peer: JID) -> None:
+    def end(self, message: End, peer: Peer) -> None:
         """A receiver says that it is over."""
         receiver = self.find(message.transfer)
         if receiver is not None:
-            if not self._is_same(receiver.transfer.peer, peer):
+            if receiver.owner != peer.owner:
                 raise ProtocolError("no such offer", "item-not-found")
             receiver.stays_until = self._context.now() + (message.seeding or 0)
             event, error = heard(message.kind, message.reason, message.text)
@@ -171,16 +180,12 @@ class Receivers:
         elif message.kind == "decline":
             self._declined(message, peer)
 
-    def _is_same(self, known: JID, peer: JID) -> bool:
-        """Whether `peer`, who knows an id that `known` made up, may be who that was: a device's name changes."""
-        return bool(peer == known or (self._mtype != "groupchat" and peer.bare == known.bare))
-
-    def _take_single(self, transfer: str, peer: JID) -> Sending:
+    def _take_single(self, transfer: str, peer: Peer) -> Sending:
         assert self.single is not None
         receiver = next(iter(self._by_id.values()))
         receiver.forget()  # what was saved of it under a name of this side's
         receiver.key = transfer
-        self.single.id, self.single.peer = transfer, peer
+        self.single.id, self.single.peer, receiver.owner = transfer, peer.jid, peer.owner
         self._by_id = {transfer: receiver}
         return receiver
 
@@ -194,19 +199,20 @@ class Receivers:
         if sum(not t.ended for t in self.transfers) >= MAX_RECEIVERS:
             raise ProtocolError("too many receivers at once", "resource-constraint")
 
-    def _declined(self, message: End, peer: JID) -> None:
+    def _declined(self, message: End, peer: Peer) -> None:
         if self.single is not None:
             if self.single.id is None:
-                self.single.peer = peer
+                self.single.peer = peer.jid
                 self.single.feed(*heard(message.kind, message.reason, message.text))
-        elif not any(t.peer == peer for t in self.transfers):
+        elif not any(t.peer == peer.jid for t in self.transfers):
             self._check_room()
-            sending = self._add(None, peer, Phase.OFFERED)
+            sending = self._add(None, peer.jid, Phase.OFFERED, owner=peer.owner)
             sending.transfer.feed(*heard(message.kind, message.reason, message.text))
 
     def _add(
-        self, id: str | None, peer: JID, phase: Phase, *, key: str | None = None, accepted: bool = False
-    ) -> Sending:
+        self, id: str | None, peer: JID, phase: Phase, *, key: str | None = None, owner: str | None = None,
+        accepted: bool = False,
+    ) -> Sending:  # fmt: skip
         expires = self._offer.expires.timestamp()
         # Nobody can have accepted after the offer's end, however often this side was started since.
         ttl = min(self._context.now(), expires) + self._context.config.limits.transfer_ttl
@@ -222,6 +228,6 @@ class Receivers:
         for key in ended[: -MAX_RECEIVERS + 1]:
             self._by_id.pop(key).forget()
         key = id or key or f"~{secrets.token_urlsafe(12)}"
-        receiver = self._by_id[key] = Sending(self._context, self._offer, key)
+        receiver = self._by_id[key] = Sending(self._context, self._offer, key, owner or peer.bare)
         Transfer(self._context, negotiation, receiver, offer=self._offer, peer=peer, id=id, incoming=False)
         return receiver

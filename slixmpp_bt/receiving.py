@@ -184,7 +184,7 @@ class Receiving(Side):
             seeding=self._context.config.seed_after if self._seed is not None else None,
         )
         until = self._context.now() + self._context.config.limits.transfer_ttl
-        self._context.outbox.post(end, self.transfer.peer, sender=self._offer.local, until=until)
+        self._context.outbox.post(end, self.transfer.peer, sender=self._offer.local, until=until, owner=self._offer.key)
 
     async def release(self) -> None:
         """Close the download; part files go, unless the next run goes on with them; a published file stays."""
@@ -291,8 +291,9 @@ class Receiving(Side):
     def _asking(self) -> Asking:
         assert self.transfer.id is not None
         return Asking(
-            self._context, self._offer.message, self.transfer.id, lambda: self.transfer.peer, self._offer.local
-        )
+            self._context, self._offer.message, self.transfer.id, lambda: self.transfer.peer, self._offer.local,
+            in_room=self._offer.room is not None,
+        )  # fmt: skip
 
     def _set_why_not(self, why: str) -> None:
         self._why_not = why

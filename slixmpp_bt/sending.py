@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slixmpp import JID
+
 from .constants import Route, State
 from .context import Context
 from .errors import BTError, ProtocolError
@@ -28,6 +30,7 @@ class Sending(Side):
     """Serves one receiver of `offer`.
 
     :ivar key: the transfer's id, or what it is kept under while it has none.
+    :ivar owner: who the receiver is: its bare JID or, in a room, what tells it from all others.
     :ivar candidates: where the receiver listens.
     :ivar introduced: the other receivers' candidates that this one was told.
     :ivar held: whether this side has paused it.
@@ -35,8 +38,9 @@ class Sending(Side):
     :ivar stays_until: until when the receiver goes on serving others after its end (seconds since the epoch).
     """
 
-    def __init__(self, context: Context, offer: OutgoingOffer, key: str) -> None:
+    def __init__(self, context: Context, offer: OutgoingOffer, key: str, owner: str) -> None:
         self.key = key
+        self.owner = owner
         self.candidates: tuple[Candidate, ...] = ()
         self.introduced: frozenset[Candidate] = frozenset()
         self.held = False
@@ -186,7 +190,7 @@ class Sending(Side):
             text=tellable(error),
         )
         until = self._context.now() + self._context.config.limits.transfer_ttl
-        self._context.outbox.post(end, self.transfer.peer, sender=self._offer.local, until=until)
+        self._context.outbox.post(end, self.transfer.peer, sender=self._offer.local, until=until, owner=self.owner)
 
     async def release(self) -> None:
         """Nobody is served by this transfer any more."""
@@ -229,8 +233,14 @@ class Sending(Side):
                 self._offer.id, self.key, self.transfer.peer, self.transfer.phase.value, select=self._select,
                 request=request, certificate=certificate, stays_until=self.stays_until, held=self.held,
                 sent=tuple(self.measure().routes.items()) if self._offer.prepared else (), reason=reason, text=text,
+                owner=self.owner if self.owner != self.transfer.peer.bare else None,
             )
         )  # fmt: skip
+
+    def relocate(self, peer: JID) -> None:
+        """The receiver is there now; at a room's own JID while it is not in the room."""
+        self.transfer.peer = peer
+        self.save()
 
     def restore(self, saved: SavedReceiver) -> None:
         """Take up what was saved."""

@@ -135,7 +135,7 @@ class Transfer:
 
     :ivar id: chosen by the receiver; None until there is one.
     :ivar offer: what is fetched.
-    :ivar peer: the other side.
+    :ivar peer: the other side; in a room the occupant's JID, or the room's own while the occupant is not there.
     :ivar incoming: whether this side receives.
     :ivar name: the file's or directory's name; for an incoming one, made safe.
     """

@@ -64,11 +64,14 @@ class Wire(Protocol):
     async def online(self) -> None:
         """Return once there is a session; at once if there is one."""
 
+    async def entered(self, room: JID, *, sender: JID) -> None:
+        """Return once `sender` is in `room` (XEP-0045); at once if it is."""
+
     async def send(self, message: Message, to: JID, *, sender: JID, mtype: str) -> str:
         """Send a message stanza of type `mtype` and return its id. It is not acknowledged.
 
         :raises LimitExceeded: it does not fit a stanza.
-        :raises PeerGone: there is no session.
+        :raises PeerGone: there is no session; or it is for an occupant of a room who is not there.
         """
 
     async def request(self, request: Request, to: JID, *, sender: JID, timeout: float = 30.0) -> Reply:
@@ -76,9 +79,14 @@ class Wire(Protocol):
 
         :param timeout: seconds.
         :raises ProtocolError: the other side refused; `condition` says how.
-        :raises PeerGone: no answer in time, no session, or the session ended meanwhile.
+        :raises PeerGone: no answer in time, no session, or the session ended meanwhile; or it would be for an occupant
+            of a room who is not there.
         :raises LimitExceeded: it does not fit a stanza.
         """
+
+    def break_off(self, peer: JID) -> None:
+        """An occupant of a room is not to be reached under this JID any more, nor are all in a room if it is the
+        room's: who waits for an answer from there waits in vain, and in-band streams break."""
 
     def expect_stream(self, route: Route, sid: str, peer: JID, *, sender: JID) -> AbstractAsyncContextManager[Expected]:
         """Let exactly `peer` (a full JID) open exactly the stream `sid` by `route` (``relay`` or ``in-band``), once,

@@ -245,6 +245,12 @@ class FakeWire:
     async def online(self) -> None:
         await self.up.wait()
 
+    async def entered(self, room: JID, *, sender: JID) -> None:
+        await self.up.wait()
+
+    def break_off(self, peer: JID) -> None:
+        pass
+
     async def send(self, message: Message, to: JID, *, sender: JID, mtype: str) -> str:
         if not self.up.is_set():
             raise PeerGone("there is no session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import cast
 
@@ -16,6 +17,7 @@ from slixmpp_bt.wire import Wire
 
 PHONE, LAPTOP, TABLET = (JID(f"bob@b.example/{name}") for name in ("phone", "laptop", "tablet"))
 ALICE = JID("alice@a.example/desk")
+ROOM = JID("den@rooms.example")
 
 
 class Recorder:
@@ -24,12 +26,17 @@ class Recorder:
     def __init__(self) -> None:
         self.sent: list[tuple[Message, JID]] = []
         self.deaf: set[JID] = set()
+        self.inside = asyncio.Event()
 
     async def online(self) -> None:
         pass
 
+    async def entered(self, room: JID, *, sender: JID) -> None:
+        assert sender == ALICE
+        await self.inside.wait()
+
     async def send(self, message: Message, to: JID, *, sender: JID, mtype: str) -> str:
-        assert (sender, mtype) == (ALICE, "chat")
+        assert (sender, mtype) == (ALICE, "groupchat" if to == ROOM else "chat")
         if to in self.deaf:
             raise PeerGone("there is no session")
         self.sent.append((message, to))
@@ -83,3 +90,27 @@ async def test_offer_that_reaches_nobody_raises() -> None:
     wire.deaf = {PHONE}
     with pytest.raises(PeerGone):
         await announcement(wire, PHONE).make(an_offer())
+
+
+async def test_room_is_told_once_this_side_is_in_and_newcomers_one_by_one() -> None:
+    wire, offer, carol = Recorder(), an_offer(), JID(f"{ROOM}/carol")
+    announcement = Announcement(cast(Wire, wire), [ROOM], local=ALICE, mtype="groupchat")
+    making = asyncio.ensure_future(announcement.make(offer))
+    await asyncio.sleep(0)
+    assert wire.sent == []
+    wire.inside.set()
+    await making
+    assert wire.sent == [(offer, ROOM)]
+    for _ in range(2):
+        await announcement.extend(offer, carol)
+    assert wire.sent[1:] == [(offer, carol)]
+    # A nick lasts for a stay, and not for longer than this run.
+    assert [target for target, _ in announcement.told] == [ROOM]
+    announcement.forget(carol)
+    assert not announcement.reached(carol)
+    await announcement.extend(offer, carol)
+    await announcement.withdraw("o-1")
+    assert [to for _, to in wire.sent[2:]] == [carol, ROOM, carol]
+    assert not announcement.bounced("id 3", carol)
+    assert not announcement.bounced("id 1", carol)
+    assert announcement.bounced("id 1", ROOM)

@@ -18,6 +18,7 @@ from slixmpp_bt.connection import Connection
 from slixmpp_bt.constants import NS, Mode
 from slixmpp_bt.errors import LimitExceeded, PeerGone, ProtocolError
 from slixmpp_bt.messages import Accept, Accepted, Done, End, Meta, Offer, Withdraw
+from slixmpp_bt.rooms import Rooms
 from slixmpp_bt.testing import LoopbackServer
 
 END = End("o1", "cancel", "cancel", "t1")
@@ -32,7 +33,7 @@ async def server() -> AsyncIterator[LoopbackServer]:
 
 async def enter(server: LoopbackServer, jid: str) -> tuple[slixmpp.ClientXMPP, Connection]:
     client = server.client(jid)
-    connection = Connection(client)
+    connection = Connection(client, Rooms(client, lambda: None))
     client.add_event_handler("session_start", lambda _: connection.session_started())
     client.add_event_handler("session_end", lambda _: connection.session_ended())
     await server.connect(client)
@@ -209,10 +210,57 @@ async def test_component_speaks_as_who_it_is_told_to(server: LoopbackServer) -> 
     bob, _ = await enter(server, "bob/b")
     asked = reply_with(bob, "")
     bot = server.component("bot.localhost")
-    wire = Connection(bot)
+    wire = Connection(bot, Rooms(bot, lambda: None))
     bot.add_event_handler("session_start", lambda _: wire.session_started())
     await server.connect(bot)
     await wire.online()
     for sender in ("clerk@bot.localhost/desk", "clerk@bot.localhost"):
         assert await wire.request(END, bob.boundjid, sender=JID(sender)) == Done()
         assert asked[-1]["from"] == JID(sender)
+
+
+async def test_request_to_an_occupant_who_is_not_there_is_not_sent(server: LoopbackServer) -> None:
+    room = JID(server.create_room("den"))
+    alice, wire = await enter(server, "alice/a")
+    bob, _ = await enter(server, "bob/b")
+    wire._rooms.attach()
+    sent: list[str] = []
+
+    def look(stanza: Any) -> Any:
+        sent.append(str(stanza))
+        return stanza
+
+    alice.add_filter("out", look)
+    for client, nick in ((bob, "bob"), (alice, "alice")):
+        client.register_plugin("xep_0045")
+        await client.plugin["xep_0045"].join_muc_wait(room, nick, timeout=20)
+    for to in (room, JID(f"{room}/nobody"), JID(f"{room}/alice")):
+        with pytest.raises(PeerGone, match="nobody is at"):
+            await wire.request(END, to, sender=alice.boundjid)
+        with pytest.raises(PeerGone, match="nobody is at"):
+            await wire.send(Withdraw("o1"), to, sender=alice.boundjid, mtype="chat")
+    assert not any(NS in text for text in sent)
+    await wire.send(Withdraw("o1"), room, sender=alice.boundjid, mtype="groupchat")
+    asked = reply_with(bob, "")
+    assert await wire.request(END, JID(f"{room}/bob"), sender=alice.boundjid) == Done()
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("lost", ["peer", "room", "somebody else"])
+async def test_request_to_who_is_not_there_any_more_ends_at_once(server: LoopbackServer, lost: str) -> None:
+    alice, wire = await enter(server, "alice/a")
+    bob, _ = await enter(server, "bob/b")
+    asked = reply_with(bob, "nothing")
+    asking = asyncio.ensure_future(wire.request(END, bob.boundjid, sender=alice.boundjid))
+    async with asyncio.timeout(20):
+        while not asked:
+            await asyncio.sleep(0.005)
+    jids = {"peer": bob.boundjid, "room": JID(bob.boundjid.bare), "somebody else": JID(f"{bob.boundjid.bare}/other")}
+    wire.break_off(jids[lost])
+    if lost == "somebody else":
+        await asyncio.sleep(0)
+        assert not asking.done()
+        wire.session_ended()
+    with pytest.raises(PeerGone, match="session ended" if lost == "somebody else" else "not there any more"):
+        await asyncio.wait_for(asking, 20)
+    assert handlers(alice) == []

@@ -17,13 +17,14 @@ from examples.approve_in_chat import ApprovalBot
 from examples.component_bot import ComponentBot
 from examples.echo_file_bot import EchoFileBot
 from examples.receive_file import Receiver
+from examples.room_drop import RoomDrop
 from examples.send_file import Sender
-from slixmpp_bt import Declined, IncomingOffer, State, Transfer, get_plugin
+from slixmpp_bt import Declined, IncomingOffer, PeerGone, State, Transfer, get_plugin
 from slixmpp_bt.cli import demo
 from slixmpp_bt.testing import LoopbackServer
 
 from .commands import PASSWORD, PATIENCE, Peer, account, finish, friends, moving, peer, ran, running
-from .world import LISTEN, digest, make_file
+from .world import LISTEN, digest, make_file, until
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LOOPBACK: dict[str, Any] = {"listen": LISTEN, "state_dir": None}
@@ -452,3 +453,47 @@ async def test_component_bot_as_program_sends_it_back(gateway: LoopbackServer, t
         code, _, error = await finish(bot)
     assert code == 0
     assert "Traceback" not in error
+
+
+# Into a room
+
+
+@asynccontextmanager
+async def occupant(server: LoopbackServer, name: str, room: str, home: Path) -> AsyncIterator[Peer]:
+    """Somebody in a room who takes what is offered there."""
+    async with peer(server, name, home, auto_accept=True) as one:
+        one.xmpp.register_plugin("xep_0045")
+        await one.xmpp.plugin["xep_0045"].join_muc_wait(slixmpp.JID(room), f"{name} ☃", timeout=PATIENCE)
+        yield one
+
+
+async def test_room_drop_as_program_serves_all_and_says_who(server: LoopbackServer, tmp_path: Path) -> None:
+    file, room = make_file(tmp_path / "a.bin", 200_000), server.create_room("den")
+    line = program("room_drop", room, str(file), *account(server, "alice"))
+    async with occupant(server, "bob", room, tmp_path) as bob, running(*line, home=tmp_path / "bot") as process:
+        one: Transfer = await bob.told("bt_transfer_end")
+        async with occupant(server, "carol", room, tmp_path) as carol:  # who comes late
+            other: Transfer = await carol.told("bt_transfer_end")
+            assert [digest(path) for transfer in (one, other) if (path := transfer.path)] == [digest(file)] * 2
+            await until(lambda: not any(each.bt._context.outbox.waiting for each in (bob, carol)))  # it knows
+            process.send_signal(signal.SIGTERM)
+            code, out, error = await finish(process)
+    assert (code, error) == (0, "")
+    assert out.endswith("2 got it: bob ☃, carol ☃\n")
+
+
+async def test_room_drop_that_is_not_let_in_says_so(server: LoopbackServer, tmp_path: Path) -> None:
+    room = server.create_room("den", password="sesame")
+    file = make_file(tmp_path / "a.bin", 10)
+    code, _, error = await ran(*program("room_drop", room, str(file), *account(server, "alice")), home=tmp_path / "bot")
+    assert (code, error) == (1, "not offered: the room does not let us in: not-authorized\n")
+
+
+async def test_room_drop_without_voice_says_so(server: LoopbackServer, tmp_path: Path) -> None:
+    bot = server.client(
+        "alice/1", RoomDrop, room=server.create_room("den", moderated=True), nick="bot",
+        path=make_file(tmp_path / "a.bin", 10), **LOOPBACK,
+    )  # fmt: skip
+    async with online(server, bot):
+        with pytest.raises(PeerGone, match="den@"):
+            await asyncio.wait_for(bot.outcome, PATIENCE)

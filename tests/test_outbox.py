@@ -13,6 +13,7 @@ from slixmpp_bt import outbox as module
 from slixmpp_bt.errors import BTError, LimitExceeded, PeerGone, ProtocolError
 from slixmpp_bt.messages import Done, End, Message, Reply, Request
 from slixmpp_bt.outbox import NOT_NOW, Outbox
+from slixmpp_bt.policy import occupant_of
 from slixmpp_bt.tasks import Tasks
 from slixmpp_bt.wire import Wire
 
@@ -24,6 +25,7 @@ class Line:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, asyncio.Future[Reply]]] = []
+        self.to: list[JID] = []
 
     async def online(self) -> None:
         raise AssertionError("an End does not wait for a session")
@@ -34,6 +36,7 @@ class Line:
     async def request(self, request: Request, to: JID, *, sender: JID, timeout: float = 30.0) -> Reply:
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self.asked.append((request.id, answer))
+        self.to.append(to)
         return await answer
 
     async def answer(self, error: BTError | None = None) -> None:
@@ -171,3 +174,34 @@ async def test_successor_says_what_a_closed_outbox_could_not(outbox: Outbox, lin
     assert len(line.asked) == 2
     await line.answer()
     assert len(successor) == 0
+
+
+ROOM = JID("den@rooms.example")
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+async def test_end_for_an_occupant_goes_to_nobody_else(outbox: Outbox, line: Line, lasting: bool) -> None:
+    owner = occupant_of(ROOM, id="bob") if lasting else occupant_of(ROOM, stay="bob")
+    at = [JID(f"{ROOM}/{nick}") for nick in ("bob", "bob two", "bob three")]
+    outbox.post(End("o", "cancel", "cancel", transfer="t"), at[0], sender=LOCAL, until=1000.0, owner=owner)
+    await turn()
+    assert line.to == [at[0]]
+    await line.answer(PeerGone("away"))
+    outbox.renamed(owner, at[0], at[1])
+    outbox.retry(1.0)
+    await turn()
+    assert line.to == at[:2]
+    await line.answer(PeerGone("away"))
+    outbox.left(owner)
+    outbox.retry(1.0)
+    outbox.retry(1.0, at[0], occupant_of(ROOM, id="mallory"))
+    await outbox.seek(1.0)
+    await turn()
+    assert line.to == at[:2]
+    assert len(outbox) == lasting
+    outbox.retry(1.0, at[2], owner)
+    await turn()
+    assert line.to == at[: 2 + lasting]
+    if lasting:
+        await line.answer()
+    assert len(outbox) == 0

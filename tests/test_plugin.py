@@ -18,7 +18,7 @@ import slixmpp
 from slixmpp.exceptions import IqError
 
 import slixmpp_bt
-from slixmpp_bt import ConfigError, NotSupported, PathError, SourceChanged, State, get_plugin
+from slixmpp_bt import ConfigError, NotSupported, PathError, PeerNotFound, SourceChanged, State, get_plugin
 from slixmpp_bt.constants import NS
 
 from .servers import Loopback, Server
@@ -75,8 +75,12 @@ async def test_bad_arguments_raise_at_once(server: Server, tmp_path: Path) -> No
         await alice.bt.send_file(bob.jid, source, mode="unheard")
     with pytest.raises(ValueError, match="future"):
         await alice.bt.send_file(bob.jid, source, expires=-1)
-    with pytest.raises(NotSupported):
+    with pytest.raises(PeerNotFound, match="joined"):
         await alice.bt.offer("room@conference.localhost", source, mtype="groupchat")
+    with pytest.raises(NotSupported, match="delegated"):
+        await alice.bt.offer("room@conference.localhost", source, mtype="groupchat", delegate=True)
+    with pytest.raises(ValueError, match="occupant"):
+        await alice.bt.offer("room@conference.localhost/bob", source, mtype="groupchat")
     with pytest.raises(NotSupported):
         await alice.bt.publish(source)
     assert alice.bt.offers == ()

@@ -74,11 +74,13 @@ def download(transfer: str = "t1") -> SavedDownload:
 EVERY: tuple[Record, ...] = (
     own(),
     SavedDetails("o1", b"info", ((1, 2, 3, 4),), b"cert", KEY),
-    SavedReceiver("o1", "r1", BOB, "running", frozenset({0, 2}), sent=((Route.SWARM, 7),)),
+    SavedReceiver(
+        "o1", "r1", BOB, "running", frozenset({0, 2}), sent=((Route.SWARM, 7),), owner="den@muc.example id:ü"
+    ),
     others(),
     download(),
     SavedCheckpoint("t1", b"resume", ((Route.SWARM, 3), (Route.IN_BAND, 2**63 - 1))),
-    SavedLetter(End("i1", "complete", "success", transfer="t1"), BOB, ALICE, NOW),
+    SavedLetter(End("i1", "complete", "success", transfer="t1"), BOB, ALICE, NOW, "den@muc.example id:ü"),
     SavedPast("bob@b.example", "i0", b"p" * 32, NOW),
 )
 

@@ -654,6 +654,24 @@ async def test_session_ended_breaks_everything_at_once(server: Server) -> None:
     await _clean(alice, bob)
 
 
+async def test_broken_off_streams_end_at_once_and_others_do_not(loopback: Loopback) -> None:
+    alice, bob = await _two(loopback)
+    async with bob.expect(alice, "one") as one, bob.expect(alice, "two"):
+        outgoing = await alice.open(bob, "one")
+        incoming = await one.opened()
+        bob.streams.break_off(JID(f"{alice.jid.bare}/somebody else"))
+        assert not incoming.over
+        bob.streams.break_off(JID(alice.jid.bare))
+        for receiving in (incoming.receive(), incoming.receive()):
+            with pytest.raises(StreamBroken, match="not there any more"):
+                await asyncio.wait_for(receiving, PATIENCE)
+        alice.streams.break_off(bob.jid)
+        with pytest.raises(StreamBroken, match="not there any more"):
+            await asyncio.wait_for(outgoing.send(b"x"), PATIENCE)
+        with pytest.raises(StreamBroken):
+            await alice.open(bob, "two")
+
+
 async def test_session_ended_while_opening_and_closing_ends_both(loopback: Loopback) -> None:
     alice, bob = await _two(loopback)
     async with _stream(alice, bob) as (outgoing, _incoming):

@@ -564,3 +564,45 @@ async def test_restart_empties_rooms_and_keeps_persistent_ones() -> None:
         assert {jid for jid, _, _ in items["disco_items"]["items"]} == {rooms[0]}
         items = await alice.client.plugin["xep_0030"].get_items(rooms[0])
         assert items["disco_items"]["items"] == set()
+
+
+async def test_visitor_of_a_moderated_room_may_listen_and_ask(server: Server) -> None:
+    room, (erin,) = await party(server, "erin", moderatedroom="1")
+    frank = Guest(server.client(f"{await server.add_user('frank')}/x"))
+    await server.connect(frank.client)
+    await frank.join(room, "frank")
+    await erin.muc.set_role(room, "frank", "visitor", timeout=PATIENCE)
+    frank.client.send_message(room, "let me speak", mtype="groupchat")
+    await until(lambda: frank.inbox.select("message", from_=room, type="error"))
+    [error] = frank.inbox.select("message", from_=room, type="error")[0].findall("{jabber:client}error")
+    assert error[0].tag.endswith("}forbidden")
+    await settle(frank.client, f"{room}/erin")
+    assert "let me speak" not in erin.inbox.bodies()
+
+
+async def test_moderated_room_lets_strangers_enter_as_visitors() -> None:
+    async with LoopbackServer(users={"alice": "x", "bob": "x"}) as server:
+        room = server.create_room("den", owner="alice", moderated=True)
+        guests = [Guest(server.client(name)) for name in ("alice", "bob")]
+        for guest in guests:
+            await server.connect(guest.client)
+            await guest.join(room, guest.client.boundjid.user)
+        roles = [item(await guests[0].sees(f"{room}/{nick}")).get("role") for nick in ("alice", "bob")]
+        assert roles == ["moderator", "visitor"]
+        info = await guests[0].client.plugin["xep_0030"].get_info(room)
+        assert "muc_moderated" in info["disco_info"]["features"]
+
+
+async def test_room_without_occupant_ids_passes_on_forged_ones() -> None:
+    async with LoopbackServer(users={"alice": "x", "bob": "x"}) as server:
+        room = server.create_room("den", occupant_ids=False)
+        guests = [Guest(server.client(name)) for name in ("alice", "bob")]
+        for guest in guests:
+            await server.connect(guest.client)
+            await guest.join(room, guest.client.boundjid.user)
+        assert (await guests[0].sees(f"{room}/alice")).find(OCCUPANT_ID) is None
+        forged = "<occupant-id xmlns='urn:xmpp:occupant-id:0' id='forged'/>"
+        guests[1].client.send_raw(f"<message to='{room}' type='groupchat'><body>hi</body>{forged}</message>")
+        found = (await guests[0].hears("hi")).find(OCCUPANT_ID)
+        assert found is not None
+        assert found.get("id") == "forged"

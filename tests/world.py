@@ -32,6 +32,8 @@ class Member:
         self.inbox.mkdir(parents=True, exist_ok=True)
         self.events: list[tuple[str, Any]] = []
         self.stanza_bytes = 0
+        #: What a test wants to use again in another run.
+        self.settings: dict[str, Any] = {}
         for name in EVENTS:
             xmpp.add_event_handler(name, self._recorder(name))
         xmpp.add_filter("out", self._count)

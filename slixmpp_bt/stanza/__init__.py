@@ -47,6 +47,8 @@ from .payloads import BY_TAG, BY_TYPE, FORMS, AnyMessage, payloads
 from .sharing import read_offer, readable
 from .values import NS_FALLBACK, NS_HINTS, NS_SFS, beyond, clean, malformed
 
+#: What a room reads of a Withdraw.
+WITHDRAWN = "A file that was offered here is not offered any more."
 #: What :class:`slixmpp.xmlstream.matcher.MatchXPath` finds messages with offers by, in clients and components.
 #: ``<file-sharing/>`` is not registered with slixmpp: an application may have XEP-0447's own class there.
 OFFER_XPATH = f"{{*}}message/{{{NS_SFS}}}file-sharing/{{{NS_SFS}}}sources/{{{NS}}}torrent"
@@ -136,16 +138,23 @@ def fill_message(stanza: Message, message: messages.Message, body: str | None = 
     """Put a message into a message stanza, with the hint whether it is to be stored (XEP-0334).
 
     :param body: what clients show that cannot fetch the file, marked as a fallback (XEP-0428); by default its name
-        and size, and what is needed to fetch it. Others have none.
+        and size, and what is needed to fetch it. Others have none, but for a Withdraw in a room: without a body, its
+        history would keep the offer alone.
     """
     stanza.append(build(message))
     if isinstance(message, messages.Offer):
-        stanza["body"] = clean(body) if body else readable(message)
-        fallback = Element(f"{{{NS_FALLBACK}}}fallback", {"for": NS_SFS})
-        SubElement(fallback, f"{{{NS_FALLBACK}}}body")
-        stanza.append(fallback)
+        _fall_back(stanza, NS_SFS, clean(body) if body else readable(message))
+    elif isinstance(message, messages.Withdraw) and stanza["type"] == "groupchat":
+        _fall_back(stanza, NS, WITHDRAWN)
     hint = "no-store" if isinstance(message, messages.Seek) else "store"
     stanza.append(Element(f"{{{NS_HINTS}}}{hint}"))
+
+
+def _fall_back(stanza: Message, what: str, body: str) -> None:
+    stanza["body"] = body
+    fallback = Element(f"{{{NS_FALLBACK}}}fallback", {"for": what})
+    SubElement(fallback, f"{{{NS_FALLBACK}}}body")
+    stanza.append(fallback)
 
 
 def size_of(stanza: ElementBase | Element) -> int:

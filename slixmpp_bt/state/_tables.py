@@ -61,6 +61,7 @@ MIGRATIONS: list[tuple[str, ...]] = [
             "path" BLOB NOT NULL, "piece_length" INTEGER NOT NULL, "stamp" BLOB NOT NULL, "root" BLOB NOT NULL,
             "layer" BLOB NOT NULL, "crc" INTEGER NOT NULL, PRIMARY KEY ("path", "piece_length"))""",
     ),
+    ('ALTER TABLE receiver ADD COLUMN "owner" TEXT', 'ALTER TABLE letter ADD COLUMN "owner" TEXT'),
 ]
 
 
@@ -244,6 +245,7 @@ TABLES: tuple[Table[Any], ...] = (
             "held": gates.flag,
             "sent": gates.routes,
             **_ending,
+            "owner": gates.optional(_sender),
         },
     ),
     Table(
@@ -315,6 +317,7 @@ TABLES: tuple[Table[Any], ...] = (
             "transfer": gates.token_or_none,
             "text": gates.optional(_note),
             "seeding": gates.optional(gates.number()),
+            "owner": gates.optional(_sender),
         },
         inner=("end", messages.End),
     ),

@@ -87,6 +87,7 @@ class SavedReceiver:
     :ivar request: the certificate request last signed for it, and the certificate given.
     :ivar stays_until: until when it goes on serving others.
     :ivar held: whether this side has paused it.
+    :ivar owner: who `peer` is, in a room.
     """
 
     offer: str
@@ -101,6 +102,7 @@ class SavedReceiver:
     sent: RouteBytes = ()
     reason: str | None = None
     text: str | None = None
+    owner: str | None = None
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -182,12 +184,16 @@ class SavedCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class SavedLetter:
-    """An End that the other side has not answered yet; :meth:`State.prune` drops it after `until`."""
+    """An End that the other side has not answered yet; :meth:`State.prune` drops it after `until`.
+
+    :ivar owner: who `to` was, in a room.
+    """
 
     end: End
     to: JID
     sender: JID
     until: float
+    owner: str | None = None
 
     @property
     def key(self) -> tuple[str, ...]:

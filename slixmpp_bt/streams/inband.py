@@ -25,6 +25,9 @@ _PEERS_REMEMBERED = 64
 
 
 class _Breakable(Protocol):
+    @property
+    def peer_jid(self) -> JID: ...
+
     def break_(self, error: StreamBroken, *, online: bool = True) -> None: ...
 
 
@@ -77,6 +80,13 @@ class InBandStreams:
         """The session is over, and all streams and permissions with it."""
         self._break(StreamBroken("the session ended"), online=False)
         self._shortest.clear()
+
+    def break_off(self, peer: JID) -> None:
+        """Nobody is to be reached at `peer`, or in the room `peer`, under the same name any more: all streams with it
+        break, without a word to whoever has the name now."""
+        for one in tuple(self._live):
+            if peer in (one.peer_jid, JID(one.peer_jid.bare)):
+                one.break_(StreamBroken(f"{peer} is not there any more"), online=False)
 
     def close(self) -> None:
         """Break all streams, tell the other sides, and leave ``xep_0047`` as it was. Idempotent."""
@@ -140,6 +150,11 @@ class _Expectation:
         self._error: StreamBroken | None = None
         self._stream: Incoming | None = None
         self._api.register(self._authorise, "authorized_sid", jid=own, node=sid)
+
+    @property
+    def peer_jid(self) -> JID:
+        """Who may open it."""
+        return self._peer
 
     def awaits(self, peer: JID) -> bool:
         """Whether the stream is still to come, from `peer`."""

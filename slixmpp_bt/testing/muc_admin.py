@@ -119,6 +119,7 @@ def _settings(room: Room) -> dict[str, str]:
         "muc#roomconfig_whois": "moderators" if config.anonymous else "anyone",
         "muc#roomconfig_persistentroom": str(int(config.persistent)),
         "muc#roomconfig_membersonly": str(int(config.members_only)),
+        "muc#roomconfig_moderatedroom": str(int(config.moderated)),
         "muc#roomconfig_passwordprotectedroom": str(int(bool(config.password))),
         "muc#roomconfig_roomsecret": config.password,
     }
@@ -131,6 +132,7 @@ def _configure(room: Room, values: dict[str, list[str]]) -> None:
     config.anonymous = first.get("whois", "moderators" if config.anonymous else "anyone") != "anyone"
     config.persistent = flag([first.get("persistentroom", str(int(config.persistent)))])
     config.members_only = flag([first.get("membersonly", str(int(config.members_only)))])
+    config.moderated = flag([first.get("moderatedroom", str(int(config.moderated)))])
     if not flag([first.get("passwordprotectedroom", "1")]):
         config.password = ""
     else:

@@ -29,13 +29,20 @@ _OURS = frozenset({f"{{{MUC}}}x", f"{USER}x", OCCUPANT_ID})
 
 @dataclass(slots=True)
 class RoomConfig:
-    """What a room's owner decides. Anonymous rooms show real JIDs to moderators only."""
+    """What a room's owner decides. Anonymous rooms show real JIDs to moderators only; in moderated ones whoever enters
+    as nobody special may only listen.
+
+    :ivar occupant_ids: whether the room gives them (XEP-0421), which is the service's to decide. One that does not also
+        passes on what occupants put there themselves.
+    """
 
     name: str = ""
     anonymous: bool = True
     persistent: bool = False
     members_only: bool = False
     password: str = ""
+    moderated: bool = False
+    occupant_ids: bool = True
 
     def features(self) -> Iterable[str]:
         """The features of XEP-0045 section 15.3 that stand for it."""
@@ -43,6 +50,7 @@ class RoomConfig:
         yield "muc_persistent" if self.persistent else "muc_temporary"
         yield "muc_membersonly" if self.members_only else "muc_open"
         yield "muc_passwordprotected" if self.password else "muc_unsecured"
+        yield "muc_moderated" if self.moderated else "muc_unmoderated"
 
 
 @dataclass(slots=True)
@@ -97,11 +105,21 @@ class Room:
 
     def usual_role(self, address: JID) -> str:
         """The role with which somebody enters."""
-        return "moderator" if self.affiliation(address) in ("owner", "admin") else "participant"
+        standing = self.affiliation(address)
+        if standing in ("owner", "admin"):
+            return "moderator"
+        return "visitor" if self.config.moderated and standing == "none" else "participant"
 
-    def _occupant_id(self, address: JID) -> Element:
+    def _occupant_id(self, address: JID) -> list[Element]:
+        if not self.config.occupant_ids:
+            return []
         digest = hmac.new(self._secret, address.bare.encode(), hashlib.sha256).hexdigest()
-        return E(OCCUPANT_ID, {"id": digest})
+        return [E(OCCUPANT_ID, {"id": digest})]
+
+    def _theirs(self, stanza: Element) -> list[Element]:
+        """What somebody says that the room has no say in."""
+        ours = _OURS if self.config.occupant_ids else _OURS - {OCCUPANT_ID}
+        return [child for child in stanza if child.tag not in ours and child.tag != DELAY]
 
     # Presence
 
@@ -113,7 +131,7 @@ class Room:
         here = self.who(sender(stanza))
         if kind(stanza) in ("unavailable", "error"):
             if here is not None:
-                self.remove(here, payload=_theirs(stanza))
+                self.remove(here, payload=self._theirs(stanza))
         elif kind(stanza) is None and not to.resource:
             raise StanzaError("jid-malformed", "a nick is missing")
         elif kind(stanza) is None and here is None:
@@ -121,7 +139,7 @@ class Room:
         elif here is not None and here.nick != to.resource:
             self._rename(here, stanza, to)
         elif here is not None:
-            here.payload = _theirs(stanza)
+            here.payload = self._theirs(stanza)
             self.announce(here)
             if stanza.find(f"{{{MUC}}}x") is not None:
                 self._brief(here, stanza, set())
@@ -133,7 +151,7 @@ class Room:
         address = sender(stanza)
         self._check(address, x.findtext(f"{{{MUC}}}password") or "", to.resource)
         created = not self.occupants and self.affiliation(address) == "owner" and not self.config.persistent
-        occupant = Occupant(to.resource, address, self.usual_role(address), _theirs(stanza))
+        occupant = Occupant(to.resource, address, self.usual_role(address), self._theirs(stanza))
         self.occupants[occupant.nick] = occupant
         self.announce(occupant, but=occupant)
         self._brief(occupant, stanza, {201} if created else set())
@@ -181,7 +199,7 @@ class Room:
         for other in list(self.occupants.values()):
             self._show(occupant, other, gone=True, codes={303}, nick=to.resource)
         del self.occupants[occupant.nick]
-        occupant.nick, occupant.payload = to.resource, _theirs(stanza)
+        occupant.nick, occupant.payload = to.resource, self._theirs(stanza)
         self.occupants[occupant.nick] = occupant
         self.announce(occupant)
 
@@ -220,7 +238,7 @@ class Room:
         addresses = {"from": f"{self.address}/{whom.nick}", "to": to.jid.full}
         if gone:
             addresses["type"] = "unavailable"
-        self._send(E(PRESENCE, addresses, *whom.payload, self._occupant_id(whom.jid), x))
+        self._send(E(PRESENCE, addresses, *whom.payload, *self._occupant_id(whom.jid), x))
 
     # Messages
 
@@ -243,8 +261,10 @@ class Room:
 
     def _public(self, stanza: Element) -> None:
         speaker = self.occupant(stanza)
+        if speaker.role == "visitor":
+            raise StanzaError("forbidden", "visitors may only listen")
         said = copy_for(stanza, from_=f"{self.address}/{speaker.nick}", to=None)
-        said[:] = [*_theirs(stanza), self._occupant_id(speaker.jid)]
+        said[:] = [*self._theirs(stanza), *self._occupant_id(speaker.jid)]
         if stanza.find(SUBJECT) is not None and stanza.find(BODY) is None:
             if speaker.role != "moderator":
                 raise StanzaError("forbidden", "moderators change the subject")
@@ -262,7 +282,7 @@ class Room:
         if kind(stanza) == "groupchat":
             raise StanzaError("bad-request", "what is said to all goes to the room")
         said = self._passed_on(stanza, to)
-        said[:] = [*_theirs(stanza), E(f"{USER}x"), self._occupant_id(sender(stanza))]
+        said[:] = [*self._theirs(stanza), E(f"{USER}x"), *self._occupant_id(sender(stanza))]
         self._send(said)
 
     def _invite(self, stanza: Element) -> bool:
@@ -297,10 +317,6 @@ class Room:
         if hearer is None:
             raise StanzaError("item-not-found", "there is nobody of that name")
         return copy_for(stanza, from_=f"{self.address}/{speaker.nick}", to=hearer.jid.full)
-
-
-def _theirs(stanza: Element) -> list[Element]:
-    return [child for child in stanza if child.tag not in _OURS and child.tag != DELAY]
 
 
 def _number(history: Element, name: str) -> int | None:

@@ -229,18 +229,22 @@ class LoopbackServer:
         members_only: bool = False,
         password: str = "",
         owner: str | None = None,
+        moderated: bool = False,
+        occupant_ids: bool = True,
     ) -> str:
         """A persistent room; without this, a room is made by whoever first enters it, and ends when empty.
 
         :param anonymous: real JIDs are shown to moderators only.
         :param owner: a user.
+        :param moderated: who is neither owner nor member may only listen.
+        :param occupant_ids: the room gives them (XEP-0421).
         :returns: the room's JID.
         :raises ValueError: there is one of that name.
         """
         address = JID(f"{name}@{self._rooms.name}").bare
         if address in self._rooms.rooms:
             raise ValueError(f"there is a room {address}")
-        config = RoomConfig(name, anonymous, True, members_only, password)
+        config = RoomConfig(name, anonymous, True, members_only, password, moderated, occupant_ids)
         self._rooms.create(address, config, self._account(owner).jid if owner is not None else None)
         return address
 
