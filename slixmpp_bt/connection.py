@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Literal, cast
+from xml.etree.ElementTree import Element
 
 from slixmpp import JID, BaseXMPP, ComponentXMPP, Iq, Message
 from slixmpp.exceptions import IqError, IqTimeout
@@ -83,6 +84,16 @@ class Connection:
         iq = self._xmpp.make_iq(ito=to, itype="get" if isinstance(request, messages.Meta) else "set")
         self._address(iq, sender)
         iq.append(stanza.build(request))
+        return _reply(await self._ask(iq, timeout), request)
+
+    async def query(self, payload: Element, to: JID, kind: Literal["get", "set"]) -> Element:
+        """See :class:`slixmpp_bt.catalogue.Query`. Cancelling it forgets the answer."""
+        self._check_session()
+        iq = self._xmpp.make_iq(ito=to, itype=kind)
+        iq.append(payload)
+        return (await self._ask(iq, 30.0)).xml
+
+    async def _ask(self, iq: Iq, timeout: float) -> Iq:
         stanza.within_budget(iq)
         answer = asyncio.ensure_future(iq.send(timeout=timeout))
         over = asyncio.ensure_future(self._ended.wait())
@@ -90,9 +101,10 @@ class Connection:
             await asyncio.wait({answer, over}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise PeerGone("the session ended before the answer came")
-            return _reply(answer.result(), request)
+            result: Iq = answer.result()
+            return result
         except IqTimeout as error:
-            raise PeerGone(f"{to} did not answer within {timeout:g} s") from error
+            raise PeerGone(f"{iq['to']} did not answer within {timeout:g} s") from error
         except IqError as error:
             raise stanza.read_error(error.iq) from error
         finally:

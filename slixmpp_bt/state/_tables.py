@@ -61,6 +61,7 @@ MIGRATIONS: list[tuple[str, ...]] = [
             "path" BLOB NOT NULL, "piece_length" INTEGER NOT NULL, "stamp" BLOB NOT NULL, "root" BLOB NOT NULL,
             "layer" BLOB NOT NULL, "crc" INTEGER NOT NULL, PRIMARY KEY ("path", "piece_length"))""",
     ),
+    ("""ALTER TABLE incoming ADD COLUMN "node" TEXT""",),
 ]
 
 
@@ -210,7 +211,7 @@ TABLES: tuple[Table[Any], ...] = (
             "stanzas": gates.stanzas,
             "kind": gates.one_of({"chat", "room", "catalogue"}),
             "node": gates.optional(_name),
-            "access": gates.optional(_name),
+            "access": gates.optional(gates.text(1_000_000)),
             "delegate": gates.flag,
             **_ending,
         },
@@ -260,6 +261,7 @@ TABLES: tuple[Table[Any], ...] = (
             "answered": gates.flag,
             "closed": gates.flag,
             "announced": gates.flag,
+            "node": gates.optional(_name),
             "id": gates.token,
             "mode": gates.word(Mode),
             "expires": gates.instant,
