@@ -69,9 +69,12 @@ class Connection:
     async def send(self, message: messages.Message, to: JID, *, sender: JID, mtype: str) -> str:
         """See :meth:`slixmpp_bt.wire.Wire.send`. An offer whose info dict does not fit goes out without it."""
         self._check_session()
-        built = self._message(message, to, sender, mtype)
+        first, *others = self._addressees(to, mtype)
+        for other in others:
+            await self.send(message, other, sender=sender, mtype=mtype)
+        built = self._message(message, first, sender, mtype)
         if isinstance(message, messages.Offer) and stanza.size_of(built) > STANZA_BUDGET:
-            built = self._message(replace(message, info=None), to, sender, mtype)
+            built = self._message(replace(message, info=None), first, sender, mtype)
         stanza.within_budget(built)
         built.send()
         return str(built["id"])
@@ -159,6 +162,14 @@ class Connection:
         self._address(built, sender)
         stanza.fill_message(built, message)
         return built
+
+    def _addressees(self, to: JID, mtype: str) -> list[JID]:
+        """Prosody drops a headline from an account to itself, so that goes to each of its devices."""
+        own = JID(self._xmpp.boundjid)
+        if mtype != "headline" or to.full != own.bare:
+            return [to]
+        devices = self._xmpp.roster[own.bare][own.bare].resources
+        return [JID(f"{own.bare}/{name}") for name in devices if name != own.resource] or [to]
 
     def _address(self, built: Message | Iq, sender: JID) -> None:
         if isinstance(self._xmpp, ComponentXMPP):

@@ -380,7 +380,8 @@ class XEP_BT(BasePlugin):
             raise ValueError(f"{to} is this very device")
         until = parse_expires(expires, self._config.limits.offer_ttl)
         source = await asyncio.to_thread(parse_source, path)
-        self._announce(local)
+        if local not in self._announced:
+            self._announce(local)
         return to, local, source, how, until
 
     def _local(self, ifrom: JID | str | None) -> JID:

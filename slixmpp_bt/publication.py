@@ -81,7 +81,7 @@ class Publication:
             return
         self._retracting = True
         try:
-            await self._shelf.retract(id, self._node)
+            await self._shelf.retract(id, self._node, self._access)
             self._item = None
         except BTError as error:
             log.info("the item of an offer that has ended is not out of %s yet: %s", self._node, error)

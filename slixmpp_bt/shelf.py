@@ -27,8 +27,8 @@ class Shelf(Protocol):
         :raises BTError: as :meth:`prepare`; or the server refuses it.
         """
 
-    async def retract(self, id: str, node: str) -> None:
-        """Take the item out of the node. One that is not there any more counts as taken out.
+    async def retract(self, id: str, node: str, access: Access) -> None:
+        """Take the item out of the node, and have everybody told. One that is not there any more counts as taken out.
 
         :raises BTError: the server cannot be asked, or refuses.
         """
@@ -45,6 +45,6 @@ class NoShelf:
         """See :class:`Shelf`."""
         raise NotSupported("there is no PubSub here")
 
-    async def retract(self, id: str, node: str) -> None:
+    async def retract(self, id: str, node: str, access: Access) -> None:
         """See :class:`Shelf`."""
         raise NotSupported("there is no PubSub here")

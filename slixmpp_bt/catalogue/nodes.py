@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from xml.etree.ElementTree import Element
 
@@ -134,13 +134,15 @@ class Nodes:
         if known.limit is None:
             await self._check_for_losses(offer.id, node, known)
 
-    async def retract(self, id: str, node: str) -> None:
+    async def retract(self, id: str, node: str, access: Access) -> None:
         """See :meth:`slixmpp_bt.shelf.Shelf.retract`."""
-        try:
-            await self._set(pubsub.retract(node, id))
-        except ProtocolError as error:
-            if error.condition != "item-not-found":
-                raise
+        told = self._set(pubsub.withdraw(node, id, {"access_model": _model(access)}))
+        # Both leave before the first is answered: this may be the last that this side says.
+        outcomes = await asyncio.gather(told, self._set(pubsub.retract(node, id)), return_exceptions=True)
+        if isinstance(outcomes[0], BaseException):
+            log.debug("that %s is withdrawn was not told: %s", id, outcomes[0])
+        if isinstance(outcomes[1], BaseException) and getattr(outcomes[1], "condition", None) != "item-not-found":
+            raise outcomes[1]
         if node in self._nodes:
             self._nodes[node].ids.discard(id)
 
@@ -226,9 +228,21 @@ class Nodes:
 
     async def _let_in(self, node: str, wanted: frozenset[str], there: frozenset[str] | None = None) -> None:
         there = await self._listed(node) if there is None else there
-        changes = dict.fromkeys(wanted - there, "member") | dict.fromkeys(there - wanted, "none")
-        if changes:
-            await self._set(pubsub.affiliate(node, changes))
+        new, old = wanted - there, there - wanted
+        if not new and not old:
+            return
+        # In this order: Prosody makes nobody an outsider who is subscribed, and subscribes no outsider.
+        await self._subscribe(node, dict.fromkeys(old, "none"))
+        await self._set(pubsub.affiliate(node, dict.fromkeys(new, "member") | dict.fromkeys(old, "none")))
+        await self._subscribe(node, dict.fromkeys(new, "subscribed"))
+
+    async def _subscribe(self, node: str, states: Mapping[str, str]) -> None:
+        """Those on a whitelist are not told the news by ejabberd, but for subscribers."""
+        if states:
+            try:
+                await self._set(pubsub.subscribe(node, states))
+            except ProtocolError as error:
+                log.debug("the subscriptions to %s stay as they are: %s", node, error)
 
     def _names(self, access: Access) -> frozenset[str]:
         return self._members(access.names) if access.model == "group" else access.names
@@ -255,7 +269,7 @@ class Nodes:
         there = await self.ids(node)
         if lost := known.ids - there:
             known.limit, known.ids = len(there), set(there)
-            await self.retract(id, node)
+            await self.retract(id, node, known.access)
             log.warning("%s keeps %d items only; %d fell out and are published again", node, known.limit, len(lost))
             self._lost(node)
             raise _full(node, known)

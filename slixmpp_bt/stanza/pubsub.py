@@ -13,9 +13,10 @@ from typing import TypeAlias
 from xml.etree.ElementTree import Element, SubElement
 
 from .. import messages
+from ..constants import NS
 from ..errors import ProtocolError
 from .sharing import read_offer, write_offer
-from .values import NS_SFS, malformed
+from .values import NS_SFS, element, malformed
 
 NS_PUBSUB = "http://jabber.org/protocol/pubsub"
 NS_EVENT, NS_OWNER = f"{NS_PUBSUB}#event", f"{NS_PUBSUB}#owner"
@@ -56,7 +57,7 @@ class Page:
 class Event:
     """What has happened to a node.
 
-    :ivar retracted: the ids of items that are gone.
+    :ivar retracted: the ids of items that are gone, or withdrawn.
     :ivar emptied: whether all its items are gone.
     """
 
@@ -114,10 +115,28 @@ def affiliate(node: str, affiliations: Mapping[str, str]) -> Element:
     return pubsub
 
 
+def subscribe(node: str, subscriptions: Mapping[str, str]) -> Element:
+    """Say who is subscribed (section 8.8): subscriptions by bare JID."""
+    pubsub, action = _request(NS_OWNER, "subscriptions", node)
+    for jid, state in sorted(subscriptions.items()):
+        SubElement(action, f"{{{NS_OWNER}}}subscription", {"jid": jid, "subscription": state})
+    return pubsub
+
+
 def publish(node: str, offer: messages.Offer, expected: Fields) -> Element:
     """Publish an offer (section 7.1), if the node is configured as `expected`."""
     pubsub, action = _request(NS_PUBSUB, "publish", node)
     SubElement(action, f"{{{NS_PUBSUB}}}item", {"id": offer.id}).append(build_item(offer))
+    SubElement(pubsub, f"{{{NS_PUBSUB}}}publish-options").append(_form("publish-options", expected))
+    return pubsub
+
+
+def withdraw(node: str, id: str, expected: Fields) -> Element:
+    """Publish in the item's place that it is withdrawn: ejabberd tells only subscribers when an item is retracted, not
+    who has asked for news by entity capabilities."""
+    pubsub, action = _request(NS_PUBSUB, "publish", node)
+    said = element("withdraw", id=id)
+    SubElement(action, f"{{{NS_PUBSUB}}}item", {"id": id}).append(said)
     SubElement(pubsub, f"{{{NS_PUBSUB}}}publish-options").append(_form("publish-options", expected))
     return pubsub
 
@@ -232,8 +251,9 @@ def read_event(message: Element) -> Event | None:
         return Event(node, emptied=True)
     if entry.tag != f"{{{NS_EVENT}}}items":
         return None
-    retracted = tuple(gone.get("id", "") for gone in entry.iterfind(f"{{{NS_EVENT}}}retract"))
-    return Event(node, tuple(_read_items(entry, NS_EVENT)), retracted)
+    withdrawn = (item for item in entry.iterfind(f"{{{NS_EVENT}}}item") if item.find(f"{{{NS}}}withdraw") is not None)
+    gone = (*entry.iterfind(f"{{{NS_EVENT}}}retract"), *withdrawn)
+    return Event(node, tuple(_read_items(entry, NS_EVENT)), tuple(item.get("id", "") for item in gone))
 
 
 def _read_items(items: Element, namespace: str) -> Iterator[Item]:
