@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from slixmpp_bt import (
     ConfigError,
     Expired,
     IncomingOffer,
+    LimitExceeded,
     OutgoingOffer,
     ProtocolError,
     State,
@@ -25,7 +28,7 @@ from slixmpp_bt import (
 )
 from slixmpp_bt.messages import Accept
 
-from .servers import Server
+from .servers import Ejabberd, Loopback, Options, Process, Prosody, Server, started
 from .world import Member, digest, done, make_file, member, pair, until
 
 
@@ -164,7 +167,7 @@ async def test_other_devices_mirror_everything(server: Server, tmp_path: Path) -
         await device.expect("bt_transfer_end", 5)
         assert {path.name for path in device.inbox.iterdir()} == {f"file {index}" for index in range(5)}
         assert not device.told("bt_offer")
-    assert len(laptop.told("bt_transfer_end")) == 10
+    await laptop.expect("bt_transfer_end", 10)
     assert await laptop.bt.catalogue() == []
     assert len(await backup.bt.catalogue()) == 5
 
@@ -259,3 +262,82 @@ async def test_receiver_that_comes_back_goes_on(server: Server, tmp_path: Path) 
     [asked] = [o for o in again.told("bt_offer") if o.name == "asked"]
     await done(await asked.accept())
     assert digest(again.inbox / "asked") == digest(sources[0])
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """Figures, printed at the end; nothing is asserted about them."""
+    figures: dict[str, Any] = {}
+    yield figures
+    print(f"\n{request.node.name}: {json.dumps(figures)}")
+
+
+@asynccontextmanager
+async def small(name: str, pep_items: int) -> AsyncIterator[Server]:
+    """A server of its own, whose nodes hold so many items."""
+    if name == "loopback":
+        async with Loopback(pep_items) as server:
+            yield server
+        return
+    kind = Prosody if name == "prosody" else Ejabberd
+    running = ExitStack()
+    process = await asyncio.to_thread(running.enter_context, started(kind(Options(pep_items=pep_items))))
+    try:
+        async with Process(process) as server:
+            yield server
+    finally:
+        await asyncio.to_thread(running.close)
+
+
+KINDS = ["loopback", *(pytest.param(name, marks=pytest.mark.server) for name in ("prosody", "ejabberd"))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_full_node_is_told_before_the_oldest_falls_out(kind: str, tmp_path: Path) -> None:
+    async with small(kind, 10) as server:
+        alice, bob = await pair(server, tmp_path, auto_accept=False)
+        source = make_file(tmp_path / "file", 10)
+        offers = [await alice.bt.publish(source) for _ in range(10)]  # they need not be there yet
+        with pytest.raises(LimitExceeded, match="keeps 10"):
+            await alice.bt.publish(source)
+        for offer in offers:
+            await published(offer)
+        assert {offer.id for offer in await listed(bob, alice, 10)} == {offer.id for offer in offers}
+        await offers[3].withdraw()
+        await until(lambda: not offers[3].is_published)
+        await published(await alice.bt.publish(source))
+        await listed(bob, alice, 10)
+
+
+SIZES = [pytest.param(30, 3, id="30"), pytest.param(500, 20, id="500", marks=pytest.mark.acceptance)]
+
+
+@pytest.mark.parametrize(("count", "fetched"), SIZES)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_large_catalogue(kind: str, count: int, fetched: int, tmp_path: Path, report: dict[str, Any]) -> None:
+    """A new contact sees all, fetches some, is told of the next at once, and of those that are withdrawn."""
+    async with small(kind, count + 1) as server:
+        alice, bob = await pair(server, tmp_path, auto_accept=False)
+        begun = time.monotonic()
+        offers = [await alice.bt.publish(make_file(tmp_path / "files" / f"{n}", 6_000, n)) for n in range(count)]
+        async with asyncio.timeout(300):
+            while not all(offer.is_published for offer in offers):
+                await asyncio.sleep(0.05)
+        report["published in s"] = time.monotonic() - begun
+        new = await member(server, bob.jid.bare + "/new", tmp_path / "new")
+        begun = time.monotonic()
+        found = await listed(new, alice, count)
+        report["listed in s"] = time.monotonic() - begun
+        assert {offer.id for offer in found} == {offer.id for offer in offers}
+        await asyncio.gather(*[(await offer.accept()).wait() for offer in found[:fetched]])
+        assert len(list(new.inbox.iterdir())) == fetched
+        told = len(new.told("bt_offer"))
+        extra = await alice.bt.publish(make_file(tmp_path / "files" / "extra", 6_000))
+        assert (await new.expect_offer(told + 1)).id == extra.id
+        with pytest.raises(LimitExceeded):
+            await alice.bt.publish(make_file(tmp_path / "files" / "one too many", 6_000))
+        for offer in offers[-5:]:
+            await offer.withdraw()
+        gone = {offer.id for offer in offers[-5:]}
+        await until(lambda: gone <= {offer.id for offer in new.told("bt_offer_end")})
+        assert len(await listed(new, alice, count - 4)) == count - 4

@@ -28,8 +28,8 @@ _WANTED = {
     "notify_retract": "1",
     "send_last_published_item": "on_sub_and_presence",
 }
-#: What is tried for ``max_items`` where a server does not say what it allows; common limits are among them.
-_RUNGS = (10_000, 5_000, 2_000, 1_000, 500, 256, 100, 50, 20, 10)
+#: So many items are wanted in a node, and no more are asked for.
+_MOST = 10_000
 #: What a server says no with to what it does not have.
 _REFUSALS = frozenset({
     "bad-request", "conflict", "feature-not-implemented", "forbidden", "not-acceptable", "not-allowed",
@@ -250,18 +250,22 @@ class Nodes:
     # room
 
     async def _widen(self, node: str, known: _Node, most: int | None = None) -> bool:
-        """Ask the server for more room, once in a session; whether it gives some."""
+        """Ask the server for more room, once in a session; whether it gives some. Where it does not say how much it
+        allows (`most`), that is found out by halving."""
         if known.widened:
             return False
         known.widened = True
         if most is None and (config := await self._config(node)) is not None:
             most = config.most_items
-        for rung in (most,) if most is not None else _RUNGS:
-            if known.limit is not None and rung <= known.limit:
-                break
-            if await self._change(node, {"max_items": str(rung)}):
-                known.limit = rung
-                break
+        # What was allowed at last, and the least that is sure to be refused.
+        low, high = known.limit or 0, (most or _MOST) + 1
+        probe = low + 1 if known.ids and most is None else high - 1
+        while high - low > 1:
+            if await self._change(node, {"max_items": str(probe)}):
+                low = known.limit = probe
+            else:
+                high = probe
+            probe = (low + high) // 2
         return not known.is_full
 
     async def _check_for_losses(self, id: str, node: str, known: _Node) -> None:
