@@ -243,6 +243,7 @@ class XEP_BT(BasePlugin):
         _, local, source, how, until = await self._arguments(account, path, mode, expires, None)
         desc = parse_desc(desc)
         if self._connection.is_online:
+            await self._ready.wait()
             await self._catalogue.prepare(name, whom)
         return self._exchange.offer(
             to=account, local=local, path=source, mode=how, expires=until, mtype="headline", desc=desc,
@@ -252,7 +253,8 @@ class XEP_BT(BasePlugin):
     async def catalogue(self, jid: JID | str | None = None, *, node: str | None = None) -> list[IncomingOffer]:
         """What an account publishes, as far as it lets this one in; without what this very client publishes, which is
         in :attr:`offers`. At most 1,000 that nobody has answered are taken of one account, whatever
-        ``max_offers_per_peer`` says; what is beyond the other limits is left out. Cancelling it does no harm.
+        ``max_offers_per_peer`` says; what is beyond the other limits is left out. When it returns, what an earlier run
+        has left is in :attr:`offers`, too. Cancelling it does no harm.
 
         :param jid: by default one's own account: what its other devices publish.
         :param node: by default all that :meth:`publish` chooses by itself. Another one is watched from now on: what
@@ -265,6 +267,8 @@ class XEP_BT(BasePlugin):
         if isinstance(self.xmpp, ComponentXMPP):
             raise NotSupported("catalogues for components are not part of this version")
         local = self._local(None)
+        if self._connection.is_online:
+            await self._ready.wait()
         return await self._catalogue.read(local if jid is None else parse_jid(jid), node)
 
     async def supports(self, jid: JID | str, *, ifrom: JID | str | None = None) -> bool | None:

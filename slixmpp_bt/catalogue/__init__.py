@@ -22,7 +22,7 @@ from ..policy import Peer
 from ..stanza import pubsub
 from .nodes import Nodes
 from .queue import Queue
-from .reading import Query, read
+from .reading import FAR, NEAR, Query, read
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class Catalogue:
     async def _read(self, peer: Peer, node: str, *, strict: bool) -> list[IncomingOffer]:
         before = self._exchange.items_of(peer.owner, node)
         try:
-            listing = await read(self._query, JID(peer.jid.bare), node)
+            listing = await read(self._query, JID(peer.jid.bare), node, room=self._room(peer))
         except ProtocolError as error:
             if error.condition in ("remote-server-not-found", "remote-server-timeout"):
                 raise PeerNotFound(f"the server of {peer.jid.bare} cannot be reached") from error
@@ -118,6 +118,9 @@ class Catalogue:
         self._keep(before, listing.ids)
         taken = (self._take(item, peer, node) for item in listing.items)
         return [offer for offer in taken if offer is not None]
+
+    def _room(self, peer: Peer) -> int:
+        return NEAR if peer.jid.domain == self._local().domain else FAR
 
     def _take(self, item: pubsub.Item, peer: Peer, node: str) -> IncomingOffer | None:
         return self._exchange.take_item(item.offer, peer, self._local(), node) if item.offer is not None else None
@@ -163,7 +166,7 @@ class Catalogue:
         before = self._exchange.items_of(peer.owner, node)
         known = self._exchange.known_ids(peer.owner)
         try:
-            listing = await read(self._query, JID(peer.jid.bare), node, known)
+            listing = await read(self._query, JID(peer.jid.bare), node, known, self._room(peer))
         except BTError as error:
             log.info("the catalogue of %s was not read: %s", peer.owner, error)
             return

@@ -46,15 +46,10 @@ class Queue:
             return
         except Exception:
             log.exception("%r: the function that decides about offers failed", offer)
-        if tell and not offer.answered and self._has_attention_for(offer):
+        if tell and not offer.answered:
             offer.announced = True
             offer.save()
             self._context.notify("bt_offer", offer)
-
-    def _has_attention_for(self, offer: IncomingOffer) -> bool:
-        """Whether so few others of this publisher wait for an answer that the user may be asked about one more."""
-        waiting = sum(o.announced and not o.answered for o in self._exchange.items_of(offer.key))
-        return waiting < self._context.config.limits.max_offers_per_peer
 
     def _accept(self, offer: IncomingOffer) -> None:
         self._accepted.append(offer)

@@ -16,8 +16,9 @@ from ..stanza import pubsub, size_of
 BATCH = 20
 #: So many items of one node are read.
 MOST = 2_000
-#: Where a server gives neither pages nor ids, one answer is to have about so many bytes.
-_ROOM = 200_000
+#: About so many bytes are asked for at once where a server has no pages: other servers take stanzas of 512 KiB at most,
+#: the own one sends what it likes.
+FAR, NEAR = 200_000, 8_000_000
 
 
 class Query(Protocol):
@@ -42,14 +43,15 @@ class Listing:
     ids: frozenset[str] | None
 
 
-async def read(query: Query, jid: JID, node: str, known: Collection[str] = ()) -> Listing:
+async def read(query: Query, jid: JID, node: str, known: Collection[str] = (), room: int = FAR) -> Listing:
     """Read a node of the account `jid`: at most :data:`MOST` items. Cancelling it does no harm.
 
-    A small node takes one request. A large one is read by pages (XEP-0059) where the answer shows that there are such,
-    else by the ids that disco#items gives; strangers are not told those (XEP-0030 section 8), and get the newest, as
-    many as fit one answer.
+    A small node takes one request. A large one is read by pages (XEP-0059) where the answer shows that there are such.
+    Else as many as fit are asked for, and the others by the ids that disco#items gives. Strangers are not told those
+    (XEP-0030 section 8), and get no more than fit.
 
     :param known: ids of items that need not be read again.
+    :param room: so many bytes, about, may one answer have: :data:`FAR` or :data:`NEAR`.
     :raises ProtocolError: the server says why not.
     :raises PeerGone: it does not answer.
     """
@@ -59,16 +61,7 @@ async def read(query: Query, jid: JID, node: str, known: Collection[str] = ()) -
         return await _by_pages(query, jid, node)
     if newest.last is not None or len(newest.items) < BATCH:
         return _all(newest.items)
-    try:
-        ids = pubsub.read_ids(await query(pubsub.ask_ids(node), jid, "get"))
-    except ProtocolError:
-        return await _as_many_as_fit(query, jid, node, len(newest.items) * _ROOM // size_of(answer))
-    there = {item.id: item for item in newest.items}
-    missing = [id for id in ids if id not in there and id not in known][: MOST - BATCH]
-    for start in range(0, len(missing), BATCH):
-        batch = pubsub.ask_items(node, missing[start : start + BATCH])
-        there |= {item.id: item for item in pubsub.read_page(await query(batch, jid, "get"), node).items}
-    return Listing(tuple(there.values()), frozenset(ids) | frozenset(there))
+    return await _by_ids(query, jid, node, known, len(newest.items) * room // size_of(answer))
 
 
 async def read_ids(query: Query, jid: JID, node: str) -> frozenset[str]:
@@ -98,9 +91,23 @@ async def _by_pages(query: Query, jid: JID, node: str) -> Listing:
     return Listing(tuple(there.values()), None)
 
 
-async def _as_many_as_fit(query: Query, jid: JID, node: str, most: int) -> Listing:
-    page = pubsub.read_page(await query(pubsub.ask_newest(node, min(most, MOST)), jid, "get"), node)
-    return _all(page.items) if len(page.items) < most else Listing(page.items, None)
+async def _by_ids(query: Query, jid: JID, node: str, known: Collection[str], fit: int) -> Listing:
+    """As many of the newest as `fit` one answer, and by their ids what is missing then."""
+    try:
+        ids = pubsub.read_ids(await query(pubsub.ask_ids(node), jid, "get"))
+    except ProtocolError:
+        page = pubsub.read_page(await query(pubsub.ask_newest(node, min(fit, MOST)), jid, "get"), node)
+        return _all(page.items) if len(page.items) < min(fit, MOST) else Listing(page.items, None)
+    missing = [id for id in ids if id not in known]
+    there: dict[str, pubsub.Item] = {}
+    if len(missing) > BATCH:  # one by one is slow: for each item, Prosody reads all of them from its disk
+        answer = await query(pubsub.ask_newest(node, min(fit, len(ids), MOST)), jid, "get")
+        there = {item.id: item for item in pubsub.read_page(answer, node).items}
+        missing = [id for id in missing if id not in there]
+    for start in range(0, min(len(missing), MOST), BATCH):
+        batch = pubsub.ask_items(node, missing[start : start + BATCH])
+        there |= {item.id: item for item in pubsub.read_page(await query(batch, jid, "get"), node).items}
+    return Listing(tuple(there.values()), frozenset(ids) | frozenset(there))
 
 
 def _all(items: tuple[pubsub.Item, ...]) -> Listing:
