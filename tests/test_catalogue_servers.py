@@ -39,9 +39,11 @@ async def published(offer: OutgoingOffer) -> OutgoingOffer:
     return offer
 
 
-async def listed(reader: Member, publisher: Member, count: int, node: str | None = None) -> list[IncomingOffer]:
+async def listed(
+    reader: Member, publisher: Member, count: int, node: str | None = None, patience: float = 12
+) -> list[IncomingOffer]:
     """What `publisher` publishes, once that is so many."""
-    async with asyncio.timeout(12):
+    async with asyncio.timeout(patience):
         while len(offers := await reader.bt.catalogue(publisher.jid.bare, node=node)) != count:
             await asyncio.sleep(0.02)
     return offers
@@ -312,6 +314,7 @@ async def test_full_node_is_told_before_the_oldest_falls_out(kind: str, tmp_path
 SIZES = [pytest.param(30, 3, id="30"), pytest.param(500, 20, id="500", marks=pytest.mark.acceptance)]
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("count", "fetched"), SIZES)
 @pytest.mark.parametrize("kind", KINDS)
 async def test_large_catalogue(kind: str, count: int, fetched: int, tmp_path: Path, report: dict[str, Any]) -> None:
@@ -326,7 +329,7 @@ async def test_large_catalogue(kind: str, count: int, fetched: int, tmp_path: Pa
         report["published in s"] = time.monotonic() - begun
         new = await member(server, bob.jid.bare + "/new", tmp_path / "new")
         begun = time.monotonic()
-        found = await listed(new, alice, count)
+        found = await listed(new, alice, count, patience=60)
         report["listed in s"] = time.monotonic() - begun
         assert {offer.id for offer in found} == {offer.id for offer in offers}
         await asyncio.gather(*[(await offer.accept()).wait() for offer in found[:fetched]])
@@ -340,4 +343,4 @@ async def test_large_catalogue(kind: str, count: int, fetched: int, tmp_path: Pa
             await offer.withdraw()
         gone = {offer.id for offer in offers[-5:]}
         await until(lambda: gone <= {offer.id for offer in new.told("bt_offer_end")})
-        assert len(await listed(new, alice, count - 4)) == count - 4
+        assert len(await listed(new, alice, count - 4, patience=60)) == count - 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
 from xml.etree.ElementTree import Element, SubElement, fromstring, tostring
@@ -118,7 +119,7 @@ def test_whatever_comes_is_read_or_refused(data: st.DataObject) -> None:
         if len(each) and data.draw(st.booleans()):
             each.remove(each[0])
         elif data.draw(st.booleans()):
-            each.append(data.draw(st.sampled_from(list(event.iter()))).__copy__())
+            each.append(deepcopy(data.draw(st.sampled_from(list(event.iter())))))
     found = pubsub.read_event(event)
     assert found is None or all(i.offer is None or i.offer.id == i.id for i in found.items)
     for read in (lambda xml: pubsub.read_page(xml, "n"), pubsub.read_ids, pubsub.read_config):

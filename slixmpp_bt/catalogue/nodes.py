@@ -54,9 +54,9 @@ class _Node:
     coming: set[str] = field(default_factory=set)
     widened: bool = False
 
-    @property
-    def is_full(self) -> bool:
-        return self.limit is not None and len(self.ids | self.coming) >= self.limit
+    def has_room(self, count: int) -> bool:
+        """Whether so many more fit."""
+        return self.limit is None or len(self.ids | self.coming) + count <= self.limit
 
 
 class Nodes:
@@ -108,16 +108,14 @@ class Nodes:
         """
         async with self._locks[node]:
             known = await self._open(node, access)
-            room = None if known.limit is None else known.limit - len(known.ids | known.coming)
-            if room is not None and room <= coming and not await self._widen(node, known):
-                raise _full(node, known)
+            await self._make_room(node, known, coming + 1)
 
     async def publish(self, offer: Offer, node: str, access: Access) -> None:
         """See :meth:`slixmpp_bt.shelf.Shelf.publish`. An offer whose info dict does not fit is published without."""
         async with self._locks[node]:
             known = await self._open(node, access)
-            if offer.id not in known.ids and known.is_full and not await self._widen(node, known):
-                raise _full(node, known)
+            if offer.id not in known.ids:
+                await self._make_room(node, known, 1)
             known.coming.add(offer.id)
         if size_of(pubsub.build_item(offer)) > STANZA_BUDGET - _AROUND:
             offer = replace(offer, info=None)
@@ -249,11 +247,20 @@ class Nodes:
 
     # room
 
-    async def _widen(self, node: str, known: _Node, most: int | None = None) -> bool:
-        """Ask the server for more room, once in a session; whether it gives some. Where it does not say how much it
+    async def _make_room(self, node: str, known: _Node, count: int) -> None:
+        """
+        :raises LimitExceeded: there is none for so many more.
+        """
+        if not known.has_room(count):
+            await self._widen(node, known)
+        if not known.has_room(count):
+            raise _full(node, known)
+
+    async def _widen(self, node: str, known: _Node, most: int | None = None) -> None:
+        """Ask the server for more room, once in a session. Where it does not say how much it
         allows (`most`), that is found out by halving."""
         if known.widened:
-            return False
+            return
         known.widened = True
         if most is None and (config := await self._config(node)) is not None:
             most = config.most_items
@@ -266,7 +273,6 @@ class Nodes:
             else:
                 high = probe
             probe = (low + high) // 2
-        return not known.is_full
 
     async def _check_for_losses(self, id: str, node: str, known: _Node) -> None:
         """The server does not say how many items it keeps: look whether an old one had to make room."""
