@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Literal, cast
+from xml.etree.ElementTree import Element
 
 from slixmpp import JID, BaseXMPP, ComponentXMPP, Iq, Message
 from slixmpp.exceptions import IqError, IqTimeout
@@ -76,9 +77,12 @@ class Connection:
         self._check_session()
         if mtype != "groupchat":
             self._check_occupant(to, sender)
-        built = self._message(message, to, sender, mtype)
+        first, *others = self._addressees(to, mtype)
+        for other in others:
+            await self.send(message, other, sender=sender, mtype=mtype)
+        built = self._message(message, first, sender, mtype)
         if isinstance(message, messages.Offer) and stanza.size_of(built) > STANZA_BUDGET:
-            built = self._message(replace(message, info=None), to, sender, mtype)
+            built = self._message(replace(message, info=None), first, sender, mtype)
         stanza.within_budget(built)
         built.send()
         return str(built["id"])
@@ -92,18 +96,29 @@ class Connection:
         iq = self._xmpp.make_iq(ito=to, itype="get" if isinstance(request, messages.Meta) else "set")
         self._address(iq, sender)
         iq.append(stanza.build(request))
+        return _reply(await self._ask(iq, timeout), request)
+
+    async def query(self, payload: Element, to: JID, kind: Literal["get", "set"]) -> Element:
+        """See :class:`slixmpp_bt.catalogue.Query`. Cancelling it forgets the answer."""
+        self._check_session()
+        iq = self._xmpp.make_iq(ito=to, itype=kind)
+        iq.append(payload)
+        return (await self._ask(iq, 30.0)).xml
+
+    async def _ask(self, iq: Iq, timeout: float) -> Iq:
         stanza.within_budget(iq)
         answer = asyncio.ensure_future(iq.send(timeout=timeout))
         over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._asking[over] = to
+        self._asking[over] = JID(iq["to"])
         waiting: set[asyncio.Future[Any]] = {answer, over}
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise PeerGone(over.result())
-            return _reply(answer.result(), request)
+            result: Iq = answer.result()
+            return result
         except IqTimeout as error:
-            raise PeerGone(f"{to} did not answer within {timeout:g} s") from error
+            raise PeerGone(f"{iq['to']} did not answer within {timeout:g} s") from error
         except IqError as error:
             raise stanza.read_error(error.iq) from error
         finally:
@@ -176,6 +191,14 @@ class Connection:
         self._address(built, sender)
         stanza.fill_message(built, message)
         return built
+
+    def _addressees(self, to: JID, mtype: str) -> list[JID]:
+        """Prosody drops a headline from an account to itself, so that goes to each of its devices."""
+        own = JID(self._xmpp.boundjid)
+        if mtype != "headline" or to.full != own.bare:
+            return [to]
+        devices = self._xmpp.roster[own.bare][own.bare].resources
+        return [JID(f"{own.bare}/{name}") for name in devices if name != own.resource] or [to]
 
     def _address(self, built: Message | Iq, sender: JID) -> None:
         if isinstance(self._xmpp, ComponentXMPP):

@@ -12,6 +12,7 @@ from .negotiation import Timing
 from .outbox import Outbox
 from .pacing import Pace
 from .routing import Patience
+from .shelf import NoShelf, Shelf
 from .state import State as Store
 from .tasks import Tasks
 from .wire import Wire
@@ -28,6 +29,7 @@ class Context:
     :ivar notify: raises a slixmpp event: its name and its data.
     :ivar running: how many incoming transfers have not ended.
     :ivar state: what outlasts the process.
+    :ivar shelf: where offers are published.
     :ivar now: seconds since the epoch.
     :ivar upload_pace: what goes out over streams; the engine caps its own.
     :ivar download_pace: what comes in over streams.
@@ -45,6 +47,7 @@ class Context:
     rng: random.Random = field(default_factory=random.SystemRandom)
     patience: Patience = field(default_factory=Patience)
     state: Store = field(default_factory=Store.nothing)
+    shelf: Shelf = field(default_factory=NoShelf)
 
     def __post_init__(self) -> None:
         self.upload_pace = Pace(lambda: self.config.upload_limit)

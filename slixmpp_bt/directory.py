@@ -78,6 +78,19 @@ class Directory:
             subscription="none" if entry is None else entry["subscription"],
             auto_authorize=bool(self._xmpp.auto_authorize),
             blocked=self._is_blocked(jid),
+            groups=frozenset() if entry is None else frozenset(map(str, entry["groups"])),
+        )
+
+    def members(self, groups: frozenset[str], local: JID) -> frozenset[str]:
+        """Who is in one of these groups of the roster of `local`, and sees its presence: bare JIDs."""
+        if local.bare not in self._xmpp.roster.keys():  # noqa: SIM118 (it has no __contains__)
+            return frozenset()
+        roster = self._xmpp.roster[local.bare]
+        entries = ((str(jid), roster[jid]) for jid in roster.keys())  # noqa: SIM118
+        return frozenset(
+            jid
+            for jid, entry in entries
+            if entry["subscription"] in ("from", "both") and not groups.isdisjoint(map(str, entry["groups"]))
         )
 
     def author(self, message: Message, local: JID, *, archived: bool = False) -> Peer | None:

@@ -14,6 +14,7 @@ from typing import cast
 from slixmpp import JID
 
 from . import policy
+from .access import Access
 from .constants import Mode
 from .context import Context
 from .errors import BTError, Cancelled, LimitExceeded, ProtocolError, StateError, TransferError
@@ -51,6 +52,9 @@ _MAX_REMEMBERED = 10_000
 #: another try may succeed.
 _MAX_ENDED = 500
 
+#: So many unanswered items of one publisher are taken.
+_MAX_ITEMS = 1_000
+
 #: An offer's key: who made it (sender's bare JID, or room and occupant), and its id.
 Key = tuple[str, str]
 
@@ -70,6 +74,8 @@ class Exchange:
     """
 
     def __init__(self, context: Context, authorize: Callable[[IncomingOffer], Awaitable[bool]]) -> None:
+        #: Of an earlier run, and not answered.
+        self.restored_items: list[IncomingOffer] = []
         self._context = context
         self._authorize = authorize
         self._outgoing: dict[str, OutgoingOffer] = {}
@@ -108,14 +114,14 @@ class Exchange:
     def offer(
         self, *, to: JID, local: JID, path: Path, mode: Mode, expires: datetime,
         mtype: str = "chat", desc: str | None = None, single: bool = False, targets: Sequence[JID] = (),
-        in_room: bool = False,
+        in_room: bool = False, node: str | None = None, access: Access | None = None,
     ) -> OutgoingOffer:  # fmt: skip
         """Begin an own offer: it is hashed, then sent."""
         if self._closed:
             raise Cancelled("the plugin is closed: the client has left, and has not connected again")
         offer = OutgoingOffer(
             self._context, to=to, local=local, path=path, mode=mode, expires=expires,
-            mtype=mtype, desc=desc, single=single, targets=targets, in_room=in_room,
+            mtype=mtype, desc=desc, single=single, targets=targets, in_room=in_room, node=node, access=access,
         )  # fmt: skip
         self._outgoing[offer.id] = offer
         offer.start()
@@ -141,7 +147,7 @@ class Exchange:
             log.info("an offer of %s has expired already", peer.jid)
             return None
         offer = IncomingOffer(self._context, self._within_reason(message), peer, local)
-        verdict = self._judge(offer, peer)
+        verdict = self._judge(offer, peer, self._counts(peer))
         if verdict.kind == "decline":
             self._refuse(key, offer, verdict.error)
             return None
@@ -194,8 +200,8 @@ class Exchange:
             log.warning("%s repeats the offer %s with other content; ignored", *key)
         return info_hash is not None
 
-    def _judge(self, offer: IncomingOffer, peer: Peer) -> Verdict:
-        verdict = policy.decide(offer.message, peer, self._context.config, self._counts(peer))
+    def _judge(self, offer: IncomingOffer, peer: Peer, counts: Counts) -> Verdict:
+        verdict = policy.decide(offer.message, peer, self._context.config, counts)
         info = offer.message.info
         if verdict.kind == "decline" or info is None or len(info) > _PARSED_AT_ONCE:
             return verdict
@@ -209,7 +215,8 @@ class Exchange:
 
     def _counts(self, peer: Peer) -> Counts:
         """How many offers of `peer` wait. Those still being decided upon do not count, up to as many as may run."""
-        theirs = [offer for offer in self._incoming.values() if not offer.answered and offer.key == peer.owner]
+        sent = (offer for offer in self._incoming.values() if offer.node is None)
+        theirs = [offer for offer in sent if not offer.answered and offer.key == peer.owner]
         waiting = sum(offer.announced for offer in theirs)
         undecided = len(theirs) - waiting
         return Counts(offers=waiting + max(0, undecided - self._context.config.limits.max_transfers))
@@ -224,6 +231,54 @@ class Exchange:
             end = End(offer.id, "decline", "decline", text=str(error))
             until = offer.expires.timestamp()
             self._context.outbox.post(end, offer.peer, sender=offer.local, until=until, owner=offer.key)
+
+    # what is published
+
+    def published(self) -> list[OutgoingOffer]:
+        """Own offers in catalogues, and ended ones whose item may still be there."""
+        return [own for own in self._outgoing.values() if own.node is not None]
+
+    def items_of(self, owner: str | None = None, node: str | None = None) -> list[IncomingOffer]:
+        """Others' offers in catalogues: all, or one publisher's, or those in one node."""
+        items = (offer for offer in self._incoming.values() if offer.node is not None)
+        return [o for o in items if owner in (None, o.key) and node in (None, o.node)]
+
+    def is_new(self, owner: str, id: str) -> bool:
+        """Whether nothing is known of such an offer."""
+        return (owner, id) not in self._incoming and (owner, id) not in self._past and id not in self._outgoing
+
+    def known_ids(self, owner: str) -> frozenset[str]:
+        """The ids of a publisher's offers that are known, own ones included."""
+        theirs = (key for keys in (self._incoming, self._past) for key in keys)
+        return frozenset(id for who, id in theirs if who == owner) | self._outgoing.keys()
+
+    def take_item(self, message: Offer, peer: Peer, local: JID, node: str) -> IncomingOffer | None:
+        """An offer in a catalogue, known or new; nobody is told. None for an own one, and beyond the limits."""
+        key = (peer.owner, message.id)
+        known = self._incoming.get(key)
+        if known is not None and not known.is_void:
+            return known if known.message.info_hash == message.info_hash else None
+        expired = message.expires.timestamp() + GRACE < self._context.now()
+        if self._closed or expired or self._is_own(message.id, peer) or not self._has_room(message, peer):
+            return None
+        if sum(not item.answered for item in self.items_of(peer.owner)) >= _MAX_ITEMS:
+            log.warning("an item of %s is left out: so many are taken of one publisher only", peer.jid)
+            return None
+        offer = IncomingOffer(self._context, self._within_reason(message), peer, local, node)
+        if self._judge(offer, peer, Counts()).kind == "decline":
+            return None
+        self._incoming[key] = offer
+        self._schedule()
+        return offer
+
+    def vanished(self, offer: IncomingOffer) -> None:
+        """An item is gone: nobody can begin to fetch it. Who has begun hears of the end from the publisher itself."""
+        if not offer.answered:
+            self._close(offer)
+
+    async def authorize(self, offer: IncomingOffer) -> bool:
+        """Whether it is to be accepted without asking the application."""
+        return await self._authorize(offer)
 
     async def allows(self, offer: IncomingOffer) -> bool:
         """What the configured ``auto_accept`` says."""
@@ -305,7 +360,7 @@ class Exchange:
     def _own(self, id: str, peer: Peer, local: JID) -> OutgoingOffer | None:
         """The own offer with this id, as far as `peer` may speak of it at all."""
         offer = self._outgoing.get(id)
-        return offer if offer is not None and offer.local.bare == local.bare and not peer.blocked else None
+        return offer if offer is not None and offer.local.bare == local.bare and offer.lets_in(peer) else None
 
     def _agreed(self, request: Meta | Fetch | Report, peer: Peer, local: JID) -> OutgoingOffer:
         offer = self._outgoing.get(request.id)
@@ -401,6 +456,8 @@ class Exchange:
                 own.expire()
         ended = [own for own in self._outgoing.values() if not own.alive]
         for index, own in enumerate(ended):
+            if own.is_published:
+                continue
             if own.expires.timestamp() + GRACE <= now or index < len(ended) - _MAX_ENDED:
                 del self._outgoing[own.id]
                 self._context.state.delete(SavedOffer, own.id)
@@ -509,6 +566,8 @@ class Exchange:
             else:
                 offer.resume(resume)
                 self.occupancy.check(offer)
+        elif not offer.answered and offer.node is not None:
+            self.restored_items.append(offer)
         elif not offer.answered:
             self._context.tasks.spawn(self._announce(offer), f"announce {offer.id}")
 

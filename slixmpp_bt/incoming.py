@@ -56,6 +56,7 @@ class IncomingOffer:
     :ivar peer: the JID to talk to; in a room the occupant's, or the room's own while the occupant is not there.
     :ivar sender: the real bare JID of who offers; None if a room hides it.
     :ivar room: the room it was offered in; None outside of rooms.
+    :ivar node: the PubSub node it is published in; None if it was sent.
     :ivar name: of the file or directory, made safe.
     :ivar size: bytes.
     :ivar desc: the sender's words about it.
@@ -63,7 +64,7 @@ class IncomingOffer:
     :ivar expires: until when it can be accepted.
     """
 
-    def __init__(self, context: Context, message: Offer, peer: Peer, local: JID) -> None:
+    def __init__(self, context: Context, message: Offer, peer: Peer, local: JID, node: str | None = None) -> None:
         self.message = message
         self.manifest: Manifest | None = None
         self.local = local
@@ -72,6 +73,7 @@ class IncomingOffer:
         self.peer = peer.jid
         self.sender = peer.bare
         self.room = peer.room
+        self.node = node
         self.name = safe_name(message.name)
         self.size = message.size
         self.desc = message.desc
@@ -94,7 +96,7 @@ class IncomingOffer:
     @classmethod
     def restore(cls, context: Context, saved: SavedIncoming, peer: Peer) -> Self:
         """An offer of an earlier run."""
-        self = cls(context, saved.offer, peer, saved.local)
+        self = cls(context, saved.offer, peer, saved.local, saved.node)
         self.answered, self.closed, self._received = saved.answered, saved.closed, saved.received
         return self
 
@@ -141,11 +143,14 @@ class IncomingOffer:
         return self._begin(directory, select)
 
     async def decline(self, reason: str | None = None) -> None:
-        """Say no; `reason` is shown to the sender. No effect once it was accepted or is over."""
+        """Say no; `reason` is shown to the sender, unless it was published for others, too. No effect once it was
+        accepted or is over."""
         if self.answered:
             return
         self.answered = self.closed = True
         self.save()
+        if self.node is not None:
+            return
         end = End(self.id, "decline", "decline", text=reason)
         until = self.expires.timestamp() + GRACE
         self._context.outbox.post(end, self.peer, sender=self.local, until=until, owner=self.key)
@@ -167,6 +172,17 @@ class IncomingOffer:
     def learn_now(self, info: bytes) -> None:
         """As :meth:`learn`, for a small one. Blocks."""
         self._set(*self._read(info))
+
+    @property
+    def is_void(self) -> bool:
+        """Whether it can be replaced by a new one: it is over, and nothing of it is under way."""
+        return self.closed and (self.transfer is None or self.transfer.is_released)
+
+    @property
+    def is_located(self) -> bool:
+        """Whether it is known which device to ask: of a catalogue, only the account is at first."""
+        peer = self.transfer.peer if self.transfer is not None else self.peer
+        return self.node is None or bool(peer.resource)
 
     @property
     def can_be_accepted_again(self) -> bool:
@@ -328,6 +344,7 @@ class IncomingOffer:
             SavedIncoming(
                 self.key, self.message, self.peer, self.local, self._received,
                 bare=self.sender, room=self.room, answered=self.answered, closed=self.closed, announced=self.announced,
+                node=self.node,
             )
         )  # fmt: skip
 

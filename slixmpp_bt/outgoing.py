@@ -15,6 +15,8 @@ from weakref import WeakSet
 
 from slixmpp import JID
 
+from . import policy
+from .access import Access
 from .announcement import Announcement
 from .answering import Answering
 from .constants import Mode, Route, State
@@ -25,6 +27,7 @@ from .manifest import Made
 from .messages import End, Offer
 from .negotiation import Event, Phase
 from .policy import Peer
+from .publication import Publication
 from .receivers import Receivers
 from .seals import utc
 from .seeding import Seeding
@@ -44,12 +47,13 @@ class OutgoingOffer:
     :ivar mode: how private it is.
     :ivar expires: until when it can be accepted.
     :ivar error: why it ended, if something went wrong.
+    :ivar node: the PubSub node it is published in; None if it is sent.
     """
 
     def __init__(
         self, context: Context, *, to: JID, local: JID, path: Path, mode: Mode, expires: datetime,
         mtype: str = "chat", desc: str | None = None, single: bool = False, targets: Sequence[JID] = (),
-        id: str | None = None, in_room: bool = False,
+        id: str | None = None, in_room: bool = False, node: str | None = None, access: Access | None = None,
     ) -> None:  # fmt: skip
         self.id = id or secrets.token_urlsafe(12)
         self.to = to
@@ -62,9 +66,15 @@ class OutgoingOffer:
         self.is_single = single
         #: Whether it was made to a room, or to an occupant of one.
         self.in_room = in_room
+        self.node = node
+        self._access = access
         self._context = context
         self._created = context.now()
-        self._announcement = Announcement(context.wire, targets or [to], local=local, mtype=mtype)
+        self._announcement: Announcement | Publication
+        if node is not None and access is not None:
+            self._announcement = Publication(context.wire, context.shelf, local, node, access)
+        else:
+            self._announcement = Announcement(context.wire, targets or [to], local=local, mtype=mtype)
         self._mtype = mtype
         self._desc = desc
         self._size = 0
@@ -84,6 +94,7 @@ class OutgoingOffer:
         self = cls(
             context, to=saved.to, local=saved.local, path=saved.path, mode=saved.mode, expires=utc(saved.expires),
             mtype=saved.mtype, desc=saved.desc, single=saved.single, id=saved.id, in_room=saved.kind == "room",
+            node=saved.node, access=Access.restore(saved.access) if saved.kind == "catalogue" else None,
         )  # fmt: skip
         self._created, self._size, self._state = saved.created, saved.size, saved.state
         if saved.state.terminal:
@@ -215,6 +226,8 @@ class OutgoingOffer:
             self.fail(error)
         finally:
             self._announcing = False
+        if self.node is not None and self._state.terminal:  # meanwhile
+            self.tell_withdrawn()
         self.save()
         if not self.receivers.served():
             self._content.unload()
@@ -240,6 +253,37 @@ class OutgoingOffer:
             return
         if self.single is None or not self.single.feed(Event.START):
             self._context.tasks.spawn(self.send(), f"announce {self.id}")
+
+    @property
+    def is_published(self) -> bool:
+        """Whether its item may be in the node."""
+        return self.node is not None and self._announcement.made
+
+    def lets_in(self, peer: Peer) -> bool:
+        """Whether `peer` may speak of it at all: is not blocked and, of a catalogue, let in now."""
+        return not peer.blocked and (self._access is None or policy.lets_in(self._access, peer, self.local))
+
+    async def review(self, *, is_there: bool) -> None:
+        """Compare a published offer with the node, where its item is or is not, and with its source."""
+        self.look_at_the_clock()
+        if self._state is State.OFFERED:
+            await self._check_source()
+        if isinstance(self._announcement, Publication) and not is_there and not self._announcing:
+            self._announcement.lost()
+            self.save()
+            if self._state is State.OFFERED:
+                self._context.tasks.spawn(self.send(), f"publish {self.id} again")
+        if self._state.terminal:
+            self.tell_withdrawn()
+
+    async def _check_source(self) -> None:
+        try:
+            await self._content.load()
+            await self.seeding.check_source()
+        except BTError as error:
+            self.fail(error)
+        if not self.receivers.served():
+            self._content.unload()
 
     def wants(self, device: JID) -> bool:
         """Whether a device that is online belongs to the account that this is offered to, or an occupant to the room,
@@ -352,7 +396,12 @@ class OutgoingOffer:
     def tell_withdrawn(self) -> None:
         """Send a Withdraw to everybody who got the offer, if anybody did."""
         if self._announcement.made and not self._suspended:
-            self._context.tasks.spawn(self._announcement.withdraw(self.id), f"withdraw {self.id}")
+            self._context.tasks.spawn(self._withdraw(), f"withdraw {self.id}")
+
+    async def _withdraw(self) -> None:
+        await self._announcement.withdraw(self.id)
+        if self.node is not None:
+            self.save()
 
     def _end(self, state: State, error: BTError | None) -> None:
         if self._state.terminal:
@@ -361,6 +410,8 @@ class OutgoingOffer:
         if self._preparing is not None:
             self._preparing.cancel()
         self.save()
+        if self.node is not None:
+            self.tell_withdrawn()
         self.changed()
 
     def changed(self) -> None:
@@ -380,7 +431,8 @@ class OutgoingOffer:
             state=self._state, size=self._size,
             mtype=cast(Literal["chat", "normal", "headline", "groupchat"], self._mtype),
             single=self.is_single, desc=self._desc, stanzas=self._announcement.told, reason=reason, text=text,
-            kind="room" if self.in_room else "chat",
+            kind="catalogue" if self.node is not None else "room" if self.in_room else "chat", node=self.node,
+            access=None if self._access is None else str(self._access),
         )  # fmt: skip
         if with_details:
             self._content.keep(record)

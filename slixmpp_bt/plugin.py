@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -18,8 +18,10 @@ from slixmpp.xmlstream.matcher import MatchXPath, StanzaPath
 from slixmpp.xmlstream.stanzabase import StanzaBase
 
 from . import stanza
+from .access import Access
 from .arguments import Expires, parse_desc, parse_expires, parse_jid, parse_source
 from .backends import Backend, RateLimits
+from .catalogue import Catalogue
 from .config import Config
 from .connection import Connection
 from .constants import FEATURE_IN_BAND, FEATURE_RELAY, FEATURE_SEALED, NS, Mode, Route
@@ -34,6 +36,7 @@ from .outbox import Outbox
 from .outgoing import OutgoingOffer
 from .policy import Peer, reveals_address
 from .rooms import Rooms
+from .stanza.pubsub import EVENT_XPATH
 from .state import SavedIncoming, State
 from .tasks import Tasks
 from .transfer import Transfer
@@ -106,6 +109,7 @@ class XEP_BT(BasePlugin):
             Callback("BT offer", MatchXPath(f"{{{ns}}}message/{{urn:xmpp:sfs:0}}file-sharing"), self._handle_message),
             Callback("BT withdraw", StanzaPath("message/bt_withdraw"), self._handle_message),
             Callback("BT seek", StanzaPath("message/bt_seek"), self._handle_message),
+            Callback("BT catalogue", MatchXPath(EVENT_XPATH.replace("*", ns)), self._handle_message),
         ]
         handlers += [CoroutineCallback(f"BT {p}", StanzaPath(f"iq@type={p}"), self._handle_request) for p in _REQUESTS]
         for handler in handlers:
@@ -127,7 +131,7 @@ class XEP_BT(BasePlugin):
 
     def plugin_end(self) -> None:
         """Undo everything; what runs is closed in the background (see :meth:`aclose`)."""
-        for name in ("BT offer", "BT withdraw", "BT seek", *(f"BT {p}" for p in _REQUESTS)):
+        for name in ("BT offer", "BT withdraw", "BT seek", "BT catalogue", *(f"BT {p}" for p in _REQUESTS)):
             self.xmpp.remove_handler(name)
         for event, function in self._events():
             self.xmpp.del_event_handler(event, function)
@@ -150,6 +154,7 @@ class XEP_BT(BasePlugin):
             ("presence_available", self._device_available),
             ("blocked", self._on_blocked),
             ("unblocked", self._on_unblocked),
+            ("roster_update", self._roster_changed),
         )
 
     async def _finish(self) -> None:
@@ -225,21 +230,59 @@ class XEP_BT(BasePlugin):
         )  # fmt: skip
 
     async def publish(
-        self, path: str | Path, *, node: str | None = None, access: str = "presence", desc: str | None = None,
-        mode: Mode | str | None = None, expires: Expires = None, delegate: bool = False,
+        self, path: str | Path, *, node: str | None = None, access: str | JID | Collection[str | JID] = "presence",
+        desc: str | None = None, mode: Mode | str | None = None, expires: Expires = None, delegate: bool = False,
     ) -> OutgoingOffer:  # fmt: skip
-        """Offer a file or directory in the account's PEP catalogue.
+        """Offer a file or directory in the account's PEP catalogue (XEP-0163, items after XEP-0498): who is let in can
+        list it, is told of it at once, and fetches it as long as the offer lasts, over restarts of both sides.
 
-        :raises NotSupported: it is not part of this version.
+        Returns within some round trips; hashing and publishing go on behind the offer, which ends with an error if the
+        server refuses. While this side is not connected it waits for that. :meth:`~OutgoingOffer.withdraw` retracts
+        the item. Cancelling the call publishes nothing. For the other parameters and errors see :meth:`send_file`.
+
+        :param access: whom to let in, now and whenever somebody accepts: ``"presence"`` (who sees this account's
+            presence), ``"open"``, a bare JID or some, ``"group:Friends"`` or some roster groups.
+        :param node: by default one for each kind of `access`, which everybody with this plugin is told about.
+        :raises ConfigError: what is in the node is for other people than `access` says.
+        :raises LimitExceeded: the server keeps no more items: one more would push out the oldest.
+        :raises NotSupported: the server has no PEP, or not such access; components have none; `delegate` is not there
+            yet.
+        :raises ValueError: an argument makes no sense.
         """
-        raise NotSupported("the PEP catalogue is not part of this version")
+        if delegate or isinstance(self.xmpp, ComponentXMPP):
+            raise NotSupported("delegated offers, and catalogues of components, are not part of this version")
+        whom, account = Access.parse(access), JID(self.xmpp.boundjid.bare)
+        name = self._catalogue.node_for(whom, node)
+        _, local, source, how, until = await self._arguments(account, path, mode, expires, None)
+        desc = parse_desc(desc)
+        if self._connection.is_online:
+            await self._ready.wait()
+            await self._catalogue.prepare(name, whom)
+        return self._exchange.offer(
+            to=account, local=local, path=source, mode=how, expires=until, mtype="headline", desc=desc,
+            node=name, access=whom,
+        )  # fmt: skip
 
     async def catalogue(self, jid: JID | str | None = None, *, node: str | None = None) -> list[IncomingOffer]:
-        """What somebody publishes in PEP.
+        """What an account publishes, as far as it lets this one in; without what this very client publishes, which is
+        in :attr:`offers`. At most 1,000 that nobody has answered are taken of one account, whatever
+        ``max_offers_per_peer`` says; what is beyond the other limits is left out. When it returns, what an earlier run
+        has left is in :attr:`offers`, too. Cancelling it does no harm.
 
-        :raises NotSupported: it is not part of this version.
+        :param jid: by default one's own account: what its other devices publish.
+        :param node: by default all that :meth:`publish` chooses by itself. Another one is watched from now on: what
+            appears there is told by ``bt_offer``, too.
+        :raises PeerNotFound: the account's server cannot be reached.
+        :raises PeerGone: this side is not connected, or there is no answer.
+        :raises ProtocolError: the account does not let this one read `node`.
+        :raises NotSupported: this is a component.
         """
-        raise NotSupported("the PEP catalogue is not part of this version")
+        if isinstance(self.xmpp, ComponentXMPP):
+            raise NotSupported("catalogues for components are not part of this version")
+        local = self._local(None)
+        if self._connection.is_online:
+            await self._ready.wait()
+        return await self._catalogue.read(local if jid is None else parse_jid(jid), node)
 
     async def supports(self, jid: JID | str, *, ifrom: JID | str | None = None) -> bool | None:
         """Whether `jid` supports this. A full JID (or a domain) is asked; of a bare JID, any of the visible devices.
@@ -330,6 +373,12 @@ class XEP_BT(BasePlugin):
         self._exchange = Exchange(self._context, self._authorize)
         self._exchange.occupancy.greet = self._greet
         self._backend.on_candidates_changed(self._exchange.addresses_changed)
+        self._catalogue = Catalogue(
+            self._context, self._exchange, self._connection.query,
+            local=lambda: self._local(None), peer_of=self._directory.peer, watch=self._watch,
+            members=lambda groups: self._directory.members(groups, self._local(None)),
+        )  # fmt: skip
+        self._context.shelf = self._catalogue.nodes
 
     def _is_hidden(self, peer: JID, local: JID) -> bool:
         return not reveals_address(self._directory.peer(peer, local), self._config)
@@ -349,7 +398,8 @@ class XEP_BT(BasePlugin):
             raise ValueError(f"{to} is this very device")
         until = parse_expires(expires, self._config.limits.offer_ttl)
         source = await asyncio.to_thread(parse_source, path)
-        self._announce(local)
+        if local not in self._announced:
+            self._announce(local)
         return to, local, source, how, until
 
     def _local(self, ifrom: JID | str | None) -> JID:
@@ -380,7 +430,15 @@ class XEP_BT(BasePlugin):
     def _features(self) -> list[str]:
         """What this side really can."""
         routes = {Route.RELAY: FEATURE_RELAY, Route.IN_BAND: FEATURE_IN_BAND}
-        return [NS, FEATURE_SEALED, *(feature for route, feature in routes.items() if route in self._config.routes)]
+        news = () if isinstance(self.xmpp, ComponentXMPP) else sorted(self._catalogue.watched)
+        features = [feature for route, feature in routes.items() if route in self._config.routes]
+        return [NS, FEATURE_SEALED, *features, *(f"{node}+notify" for node in news)]
+
+    def _watch(self, node: str) -> None:
+        """Have the server tell of what happens to a node (XEP-0163 section 4.3.4)."""
+        for jid in self._announced:
+            self.xmpp.plugin["xep_0030"].add_feature(f"{node}+notify", jid=jid)
+        self._context.tasks.spawn(self._update_caps(), "update caps")
 
     async def _update_caps(self) -> None:
         # Presence is the application's to begin; what it has sent is sent again, with the new caps.
@@ -410,6 +468,7 @@ class XEP_BT(BasePlugin):
         if self._config.state_dir is None or self._context.state.path is not None:
             self._ready.set()
             self._exchange.session_started()
+            self._catalogue.session_started()
         elif self._restoring is None or self._restoring.done():
             self._restoring = self._context.tasks.spawn(self._restore(self._config.state_dir), "restore")
 
@@ -430,6 +489,7 @@ class XEP_BT(BasePlugin):
             self._context.state = self._context.outbox.state = State.nothing()
         self._ready.set()
         self._exchange.session_started()
+        self._catalogue.session_started()
 
     def _peer_of(self, saved: SavedIncoming) -> Peer:
         if saved.room is not None:  # until the occupant is seen
@@ -468,6 +528,10 @@ class XEP_BT(BasePlugin):
 
     def _watcher(self) -> Occupancy | None:
         return None if self._ended else self._exchange.occupancy
+
+    def _roster_changed(self, _: object) -> None:
+        if not self._ended:
+            self._catalogue.roster_changed()
 
     def _on_blocked(self, iq: Iq) -> None:
         if self._is_from_own_server(iq):
@@ -510,6 +574,8 @@ class XEP_BT(BasePlugin):
         if message["type"] not in ("chat", "normal", "headline", "groupchat"):
             return []
         local = JID(message["to"]) if message["to"].bare else self._local(None)
+        if not archived:
+            self._catalogue.heard(message.xml, message["from"])
         peer = self._directory.author(message, local, archived=archived)
         if peer is None:
             return []

@@ -11,6 +11,7 @@ from typing import Literal
 
 from slixmpp import JID
 
+from .access import Access
 from .config import Config, Limits
 from .errors import Declined, LimitExceeded, TransferError
 from .manifest import Manifest
@@ -56,6 +57,7 @@ class Peer:
     :ivar room: the room's bare JID, for an occupant.
     :ivar occupant: what tells an occupant of `room` from all others (:func:`occupant_of`); None for a nick that
         nobody has.
+    :ivar groups: the groups of that roster that `bare` is in.
     """
 
     jid: JID
@@ -65,6 +67,7 @@ class Peer:
     auto_authorize: bool = False
     room: JID | None = None
     occupant: str | None = None
+    groups: frozenset[str] = frozenset()
 
     @property
     def owner(self) -> str:
@@ -170,20 +173,44 @@ def invited(to: JID, mtype: str, peer: JID, *, admitted: Collection[JID] = ()) -
     """Whether `peer` may accept, or decline, an offer that was sent to `to`.
 
     A full JID invites that JID; a bare one all devices of the account, at most :data:`MAX_DEVICES` of them; a room
-    its occupants. That this side is still in the room is for the caller to know: an iq from a room it is not in does
-    not reach it by way of an occupant.
+    its occupants; a catalogue whom :func:`lets_in` says, with as many devices each. That this side is still in the
+    room is for the caller to know: an iq from a room it is not in does not reach it by way of an occupant.
 
-    :param mtype: the type of the message with the offer; ``groupchat`` for a room.
+    :param mtype: the type of the message with the offer; ``groupchat`` for a room, ``headline`` for a catalogue.
     :param peer: the JID that the request came from.
     :param admitted: the full JIDs that have accepted already.
     """
     if to.resource:
         return bool(peer == to)
+    if mtype == "headline":
+        theirs = sum(other.bare == peer.bare for other in admitted)
+        return bool(peer.resource) and (peer in admitted or theirs < MAX_DEVICES)
     if peer.bare != to.bare:
         return False
     if mtype == "groupchat":
         return bool(peer.resource)
     return peer in admitted or len(admitted) < MAX_DEVICES
+
+
+def lets_in(access: Access, peer: Peer, owner: JID) -> bool:
+    """Whether a catalogue of the account `owner` is open to `peer` now (XEP-0060 section 4.5), as the server judges
+    who may read it. The account itself is always let in.
+    """
+    account = peer.account
+    if account is None or peer.room is not None or peer.blocked:
+        return False
+    if account.bare == owner.bare:
+        return True
+    sees_presence = peer.subscription in ("from", "both")
+    match access.model:
+        case "open":
+            return True
+        case "presence":
+            return sees_presence
+        case "group":
+            return sees_presence and not access.names.isdisjoint(peer.groups)
+        case "whitelist":
+            return account.bare in access.names
 
 
 @dataclass(frozen=True, slots=True)

@@ -262,6 +262,11 @@ class Receiving(Side):
         if self._published is not None:  # all was done but for saying so
             self.transfer.feed(Event.HAVE_ALL)
             return
+        if not self._offer.is_located:
+            self._set_why_not("it is not known yet at which device of the publisher it is")
+            self.transfer.feed(Event.NOT_HERE)
+            await self._asking.seek()
+            return
         try:
             if self._offer.manifest is None:
                 await self._offer.learn(await self._asking.manifest())

@@ -15,6 +15,7 @@ import slixmpp
 
 from examples.approve_in_chat import ApprovalBot
 from examples.component_bot import ComponentBot
+from examples.dataset_mirror import Mirror, Publisher
 from examples.echo_file_bot import EchoFileBot
 from examples.receive_file import Receiver
 from examples.room_drop import RoomDrop
@@ -413,6 +414,58 @@ async def test_approve_in_chat_as_program_asks_and_fetches(server: LoopbackServe
         code, _, error = await finish(bot)
     assert code == 0
     assert "Traceback" not in error
+
+
+# The data set and its mirror
+
+
+async def arrived(*paths: Path) -> None:
+    """Wait until all these are there."""
+    async with asyncio.timeout(PATIENCE):
+        while not all(path.exists() for path in paths):
+            await asyncio.sleep(0.02)
+
+
+async def test_dataset_mirror_follows_the_folder(server: LoopbackServer, tmp_path: Path) -> None:
+    folder, copies = tmp_path / "data", tmp_path / "copies"
+    make_file(folder / "first", 100_000)
+    make_file(folder / "day" / "noon", 1_000)
+    publisher = server.client("alice/data", Publisher, folder=folder, every=0.1, **LOOPBACK)
+    mirror = server.client("bob/copy", Mirror, publisher="alice@localhost", inbox=copies, **LOOPBACK)
+    async with online(server, mirror), online(server, publisher):
+        await arrived(copies / "first", copies / "day" / "noon")
+        make_file(folder / "second", 100_000, 2)
+        await arrived(copies / "second")
+        make_file(folder / "first", 100_000, 3)  # an offer is for what was there, so this is a new one
+        await arrived(copies / "first (1)")
+        (folder / "second").unlink()
+        async with asyncio.timeout(PATIENCE):
+            while {offer.name for offer in publisher.bt.offers} != {"first", "day"}:
+                await asyncio.sleep(0.02)
+        await publisher.close()
+    assert digest(copies / "first (1)") == digest(folder / "first")
+    assert digest(copies / "day") == digest(folder / "day")
+
+
+@pytest.mark.matrix
+async def test_dataset_mirror_as_programs_goes_on_after_a_restart(server: LoopbackServer, tmp_path: Path) -> None:
+    folder, copies = tmp_path / "data", tmp_path / "copies"
+    file = make_file(folder / "first", 100_000)
+    publish = program("dataset_mirror", *account(server, "alice"), "publish", str(folder), "--every", "0.2")
+    mirror = program("dataset_mirror", *account(server, "bob"), "mirror", "alice@localhost", str(copies))
+    async with running(*mirror, home=tmp_path / "bob") as copier:
+        for name in ("first", "second"):
+            make_file(folder / name, 100_000)
+            async with running(*publish, home=tmp_path / "alice") as publisher:
+                await arrived(copies / name)
+                publisher.send_signal(signal.SIGTERM)
+                code, _, error = await finish(publisher)
+                assert (code, error) == (0, "")
+        copier.send_signal(signal.SIGTERM)
+        code, _, error = await finish(copier)
+    assert (code, error) == (0, "")
+    assert {path.name for path in copies.iterdir() if not path.name.startswith(".")} == {"first", "second"}
+    assert digest(copies / "first") == digest(file)
 
 
 # The component

@@ -82,7 +82,11 @@ async def test_bad_arguments_raise_at_once(server: Server, tmp_path: Path) -> No
     with pytest.raises(ValueError, match="occupant"):
         await alice.bt.offer("room@conference.localhost/bob", source, mtype="groupchat")
     with pytest.raises(NotSupported):
-        await alice.bt.publish(source)
+        await alice.bt.publish(source, delegate=True)
+    with pytest.raises(ValueError, match="access"):
+        await alice.bt.publish(source, access=())
+    with pytest.raises(ValueError, match="node"):
+        await alice.bt.publish(source, node="")
     assert alice.bt.offers == ()
 
 

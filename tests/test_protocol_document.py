@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, SubElement
 
 import pytest
 import xmlschema
@@ -52,7 +52,8 @@ def _examples() -> Iterator[Example]:
 
 EXAMPLES = list(_examples())
 REFUSALS = [e for e in EXAMPLES if e.xml.get("type") == "error"]
-CARRIERS = [e for e in EXAMPLES if e not in REFUSALS and any(_ours(child) is not None for child in e.xml)]
+CATALOGUE = [e for e in EXAMPLES if any("pubsub" in child.tag for child in e.xml)]
+CARRIERS = [e for e in EXAMPLES if e not in REFUSALS + CATALOGUE and any(_ours(child) is not None for child in e.xml)]
 OFFERS = [e for e in CARRIERS if isinstance(stanza.find(e.stanza), messages.Offer)]
 WHOLE_OFFERS = [e for e in OFFERS if getattr(stanza.find(e.stanza), "info", None)]
 
@@ -84,9 +85,40 @@ def test_example_message_is_what_we_would_send(example: Example) -> None:
     assert sorted(map(_canonical, sent.xml)) == sorted(map(_canonical, example.xml))
 
 
-@by_caption([e for e in EXAMPLES if e not in CARRIERS])
+@by_caption([e for e in EXAMPLES if e not in CARRIERS + CATALOGUE])
 def test_example_without_a_payload_carries_no_request(example: Example) -> None:
     assert stanza.find(example.stanza) in (None, messages.Done())
+
+
+@by_caption(CATALOGUE)
+def test_example_of_a_catalogue_is_valid_understood_and_what_we_would_send(example: Example) -> None:
+    for ours in example.xml.iter():
+        if ours.tag in (f"{{{constants.NS}}}torrent", f"{{{constants.NS}}}withdraw"):
+            SCHEMA.validate(ours)
+    assert [_canonical(built) for built in _rebuilt(example.xml)] == [_canonical(example.xml[0])]
+
+
+def _rebuilt(xml: Element) -> Iterator[Element]:
+    """What a catalogue's example says, understood and said again."""
+    node, access = "urn:xmpp:pubsub-file-sharing:0:slixmpp-bt/presence", {"access_model": "presence"}
+    kind, action = xml.get("type"), xml[0][0]
+    if kind in ("headline", "result"):
+        event = stanza.pubsub.read_event(xml)
+        items = event.items if event is not None else stanza.pubsub.read_page(xml, node).items
+        for item in items:
+            assert item.offer is not None
+            again = Element(xml[0].tag)
+            inner = SubElement(again, action.tag, {"node": node})
+            SubElement(inner, action[0].tag, {"id": item.id}).append(stanza.pubsub.build_item(item.offer))
+            yield again
+    elif action.tag.endswith("retract"):
+        yield stanza.pubsub.retract(node, action[0].get("id", ""))
+    elif action[0][0].tag.endswith("withdraw"):
+        yield stanza.pubsub.withdraw(node, action[0].get("id", ""), access)
+    else:
+        offer = stanza.parse(action[0][0])
+        assert isinstance(offer, messages.Offer)
+        yield stanza.pubsub.publish(node, offer, access)
 
 
 @by_caption(REFUSALS)

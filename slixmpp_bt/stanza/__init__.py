@@ -26,6 +26,7 @@ from slixmpp.xmlstream.tostring import tostring
 from .. import messages
 from ..constants import NS, STANZA_BUDGET
 from ..errors import LimitExceeded, ProtocolError
+from . import pubsub
 from .elements import (
     Accept,
     Accepted,
@@ -197,6 +198,7 @@ __all__ = [
     "find_offers",
     "parse",
     "payload",
+    "pubsub",
     "read_error",
     "register",
     "size_of",

@@ -62,6 +62,7 @@ MIGRATIONS: list[tuple[str, ...]] = [
             "layer" BLOB NOT NULL, "crc" INTEGER NOT NULL, PRIMARY KEY ("path", "piece_length"))""",
     ),
     ('ALTER TABLE receiver ADD COLUMN "owner" TEXT', 'ALTER TABLE letter ADD COLUMN "owner" TEXT'),
+    ("""ALTER TABLE incoming ADD COLUMN "node" TEXT""",),
 ]
 
 
@@ -211,7 +212,7 @@ TABLES: tuple[Table[Any], ...] = (
             "stanzas": gates.stanzas,
             "kind": gates.one_of({"chat", "room", "catalogue"}),
             "node": gates.optional(_name),
-            "access": gates.optional(_name),
+            "access": gates.optional(gates.text(1_000_000)),
             "delegate": gates.flag,
             **_ending,
         },
@@ -262,6 +263,7 @@ TABLES: tuple[Table[Any], ...] = (
             "answered": gates.flag,
             "closed": gates.flag,
             "announced": gates.flag,
+            "node": gates.optional(_name),
             "id": gates.token,
             "mode": gates.word(Mode),
             "expires": gates.instant,

@@ -115,6 +115,7 @@ class SavedIncoming:
 
     :ivar sender: who, as in the keys of :mod:`slixmpp_bt.exchange`: a bare JID, or an occupant of a room.
     :ivar bare: the real bare JID; None if a room hides it.
+    :ivar node: the PubSub node it is published in; None if it was sent.
     """
 
     sender: str
@@ -127,6 +128,7 @@ class SavedIncoming:
     answered: bool = False
     closed: bool = False
     announced: bool = False
+    node: str | None = None
 
     @property
     def key(self) -> tuple[str, ...]:

@@ -41,13 +41,15 @@ _FLAGS = frozenset(
 
 @dataclass(slots=True)
 class Node:
-    """A node. `items` by id, oldest first; `subscribers` are the JIDs that asked for more than the filter gives."""
+    """A node. `items` by id, oldest first; `subscribers` are the JIDs that asked for more than the filter gives;
+    `most` is how many items the server lets it have."""
 
     name: str
     config: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict(DEFAULTS))
     items: dict[str, Element] = field(default_factory=dict)
     subscribers: set[str] = field(default_factory=set)
     affiliations: dict[str, str] = field(default_factory=dict)
+    most: int = MAX_ITEMS
 
     def option(self, name: str) -> str:
         """The first value of an option, without its prefix."""
@@ -61,7 +63,7 @@ class Node:
     def max_items(self) -> int:
         """How many items are kept."""
         limit = self.option("max_items")
-        return MAX_ITEMS if limit == "max" else min(int(limit), MAX_ITEMS)
+        return self.most if limit == "max" else min(int(limit), self.most)
 
     def configure(self, values: Mapping[str, list[str]]) -> None:
         """Take a submitted form.
@@ -69,7 +71,7 @@ class Node:
         :raises StanzaError: not-acceptable, and nothing is changed: an unknown option or a value that is none.
         """
         for name, value in values.items():
-            _check(name, value)
+            _check(name, value, self.most)
         self.config.update({name: tuple(value) for name, value in values.items()})
         self._shorten()
 
@@ -119,12 +121,12 @@ class Node:
         return contact.from_ and not allowed.isdisjoint(contact.groups)
 
 
-def _check(name: str, value: list[str]) -> None:
+def _check(name: str, value: list[str], most: int) -> None:
     if name not in DEFAULTS:
         raise StanzaError("not-acceptable", f"there is no option {name}")
     first = value[0] if value else ""
     if name == "pubsub#max_items":
-        valid = first == "max" or (first.isascii() and first.isdigit() and 0 < int(first[:9]) <= MAX_ITEMS)
+        valid = first == "max" or (first.isascii() and first.isdigit() and 0 < int(first[:9]) <= most)
     elif name in _FLAGS:
         valid = first in ("0", "1", "true", "false")
     else:

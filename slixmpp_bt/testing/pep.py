@@ -11,7 +11,7 @@ from .disco import Disco, info, items
 from .domain import Domain, Request
 from .forms import form, submitted
 from .markup import MESSAGE, E, local_name
-from .nodes import ERRORS, Node
+from .nodes import ERRORS, MAX_ITEMS, Node
 from .stanzas import StanzaError, jid, new_id
 
 NS = "http://jabber.org/protocol/pubsub"
@@ -27,10 +27,14 @@ _FEATURES = (
 
 
 class Pep:
-    """Answers pubsub requests to accounts, and notifies."""
+    """Answers pubsub requests to accounts, and notifies.
 
-    def __init__(self, domain: Domain, disco: Disco, capabilities: Capabilities) -> None:
+    :param most: how many items a node may have.
+    """
+
+    def __init__(self, domain: Domain, disco: Disco, capabilities: Capabilities, most: int = MAX_ITEMS) -> None:
         self._domain = domain
+        self._most = most
         domain.serve(f"{PUBSUB}pubsub", self._answer)
         domain.serve(f"{OWNER}pubsub", self._answer_owner)
         capabilities.listeners.append(self._newcomer)
@@ -98,7 +102,7 @@ class Pep:
             raise StanzaError("bad-request", "", E(f"{ERRORS}nodeid-required"))
         if len(account.nodes) >= _MAX_NODES:
             raise StanzaError("resource-constraint")
-        node = Node(name)
+        node = Node(name, most=self._most)
         node.configure(options)
         account.nodes[name] = node
         return node

@@ -55,6 +55,7 @@ class LoopbackServer:
     :param burst: how many bytes may come at once before `rate` counts; a second's worth if None.
     :param announce_limits: tell clients of `max_stanza` (XEP-0478).
     :param proxy: offer a proxy for bytestreams (XEP-0065), ``proxy.`` before the domain, on a port of its own.
+    :param pep_items: how many items a PEP node may have; what is beyond pushes out the oldest.
     :param host: a loopback address.
     :param port: where clients connect; 0 for any.
     :raises ValueError: `host` is not a loopback address, a limit is not positive, or a name is not part of a JID.
@@ -75,12 +76,13 @@ class LoopbackServer:
         burst: float | None = None,
         announce_limits: bool = False,
         proxy: bool = False,
+        pep_items: int = 10_000,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
         if not ip_address(host).is_loopback:
             raise ValueError(f"{host} is not a loopback address; this server is for tests only")
-        if max_stanza < 1 or (rate is not None and rate <= 0) or (burst is not None and burst < 1):
+        if max_stanza < 1 or pep_items < 1 or (rate is not None and rate <= 0) or (burst is not None and burst < 1):
             raise ValueError("limits are positive, or None")
         self.domain = JID(domain).domain
         self.host = host
@@ -105,7 +107,7 @@ class LoopbackServer:
         self._router = Router()
         self._domain = Domain(self.domain, self._router)
         disco = Disco(self._domain)
-        Pep(self._domain, disco, Capabilities(self._domain))
+        Pep(self._domain, disco, Capabilities(self._domain), pep_items)
         self._rooms = Rooms(f"conference.{self.domain}", self._router)
         self._components = {
             JID(name).domain: ComponentHost(name, secret) for name, secret in (components or {}).items()

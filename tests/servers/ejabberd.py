@@ -30,6 +30,7 @@ class Ejabberd(RealServer):
     def configure(self) -> dict[str, str]:
         self.fill(
             "ejabberd.yml",
+            pep_items=self.options.pep_items or 1_000,
             shaper="normal" if self.options.rate_limits else "none",
             s2s_access="none" if self.neighbour is None else "all",
         )

@@ -22,6 +22,10 @@ class Loopback(Server):
     name = "loopback"
     domain = "localhost"
 
+    def __init__(self, pep_items: int = 10_000) -> None:
+        super().__init__()
+        self._pep_items = pep_items
+
     async def __aenter__(self) -> Self:
         self._stack = AsyncExitStack()
         server = LoopbackServer(
@@ -29,6 +33,7 @@ class Loopback(Server):
             users=dict.fromkeys(USERS, PASSWORD),
             components={f"{name}.{self.domain}": COMPONENT_SECRET for name in COMPONENTS},
             proxy=True,
+            pep_items=self._pep_items,
         )
         self.server = await self._stack.enter_async_context(server)
         assert server.ca_certs is not None

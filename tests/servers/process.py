@@ -56,11 +56,13 @@ class Options:
     :ivar address: the loopback address it listens on.
     :ivar rate_limits: keep the limits that the distribution's package ships with (Debian 12: Prosody takes 10 kB/s
         from a client, ejabberd 3,000 B/s after a burst of 20,000).
+    :ivar pep_items: how many items a PEP node may have; None for as many as by default (Prosody 256, ejabberd 1,000).
     """
 
     domain: str = "localhost"
     address: str = "127.0.0.1"
     rate_limits: bool = False
+    pep_items: int | None = None
 
 
 class RealServer(ABC):

@@ -33,6 +33,7 @@ modules_enabled = {
     "csi_simple"; "mam"; "ping"; "register"; "time"; "uptime"; "version"; @MODULES@
 }
 @LIMITS@
+@PEP@
 
 VirtualHost "@DOMAIN@"
 

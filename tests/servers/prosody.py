@@ -29,6 +29,7 @@ class Prosody(RealServer):
         self.fill(
             "prosody.cfg.lua",
             limits=_SHIPPED_LIMITS if self.options.rate_limits else "",
+            pep=f"pep_max_items = {self.options.pep_items}" if self.options.pep_items is not None else "",
             modules="".join(f'"{module}"; ' for module in modules),
             disabled='"s2s"' if self.neighbour is None else "",
         )
