@@ -867,6 +867,7 @@ async def test_aclose_with_a_disk_that_does_not_answer_returns(
     assert "does not answer" in caplog.text
     answers.set()
     await saved
+    monkeypatch.undo()
     await state.aclose()
     async with opened(tmp_path) as again:
         assert await again.load(SavedOffer) == [own()]
