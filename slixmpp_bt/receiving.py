@@ -34,6 +34,7 @@ from .progress import Progress
 from .router import Router
 from .routing import INLINE_MAX
 from .seals import Opener, utc
+from .shares import WHOLE
 from .state import RouteBytes, SavedCheckpoint, SavedDownload
 from .storage import Landing
 from .threads import in_thread
@@ -240,6 +241,8 @@ class Receiving(Side):
             self._download.remove_candidates(message.left)
             self._known.difference_update(message.left)
             self._add(addresses.acceptable(message.joined, own, most=MAX_PEERS))
+            if message.share is not None:
+                self._download.prefer(message.share)
         senders = set(self._answer.candidates) if self._answer is not None else set()
         if self._router is not None and senders & set(message.left):
             self._set_why_not("the sender has stopped serving for now")
@@ -427,6 +430,7 @@ class Receiving(Side):
         self._set_why_not(addresses.explain(own, theirs) or "dialling the sender")
         self._add(theirs)
         assert self._download is not None
+        self._download.prefer(answer.share or WHOLE)
         await self._download.resume()
         return None
 

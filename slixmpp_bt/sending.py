@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from .constants import Route, State
 from .context import Context
 from .errors import BTError, ProtocolError
-from .messages import Candidate, End, Here, Peers, Report
+from .messages import Candidate, End, Here, Peers, Report, Share
 from .negotiation import Action
 from .progress import Progress
 from .seals import Admitting, Sealer, utc
 from .serving import Serving
+from .shares import WHOLE
 from .state import SavedReceiver
 from .transfer import Side, saved_ending, tellable
 
@@ -30,6 +31,7 @@ class Sending(Side):
     :ivar key: the transfer's id, or what it is kept under while it has none.
     :ivar candidates: where the receiver listens.
     :ivar introduced: the other receivers' candidates that this one was told.
+    :ivar share: what it was told to fetch first.
     :ivar held: whether this side has paused it.
     :ivar swarms: whether the receiver is served by the swarm, too.
     :ivar stays_until: until when the receiver goes on serving others after its end (seconds since the epoch).
@@ -39,6 +41,7 @@ class Sending(Side):
         self.key = key
         self.candidates: tuple[Candidate, ...] = ()
         self.introduced: frozenset[Candidate] = frozenset()
+        self.share = WHOLE
         self.held = False
         self.stays_until = 0.0
         self.swarms = False
@@ -64,6 +67,11 @@ class Sending(Side):
     def stays(self) -> bool:
         """Whether the receiver has everything and goes on serving others."""
         return self.transfer.complete and self._context.now() < self.stays_until
+
+    @property
+    def shares(self) -> bool:
+        """Whether the receiver may have a share: it fetches everything, and by the swarm."""
+        return self.active and self.swarms and self._select is None
 
     def choose(self, select: frozenset[int] | None) -> None:
         """The receiver wants these files; None for all."""
@@ -160,10 +168,12 @@ class Sending(Side):
         self._reported = report
         self.transfer.touch()
 
-    async def send_peers(self, joined: tuple[Candidate, ...] = (), left: tuple[Candidate, ...] = ()) -> bool:
-        """Tell the receiver of addresses that came and went. Returns whether it knows now."""
+    async def send_peers(
+        self, joined: tuple[Candidate, ...] = (), left: tuple[Candidate, ...] = (), share: Share | None = None
+    ) -> bool:
+        """Tell the receiver of addresses that came and went, and of a new share. Returns whether it knows now."""
         assert self.transfer.id is not None
-        message = Peers(self._offer.id, self.transfer.id, joined, left)
+        message = Peers(self._offer.id, self.transfer.id, joined, left, share)
         try:
             await self._context.wire.request(message, self.transfer.peer, sender=self._offer.local)
         except BTError as error:
