@@ -61,6 +61,12 @@ MIGRATIONS: list[tuple[str, ...]] = [
             "path" BLOB NOT NULL, "piece_length" INTEGER NOT NULL, "stamp" BLOB NOT NULL, "root" BLOB NOT NULL,
             "layer" BLOB NOT NULL, "crc" INTEGER NOT NULL, PRIMARY KEY ("path", "piece_length"))""",
     ),
+    (
+        """CREATE TABLE seed (
+            "transfer" TEXT NOT NULL, "mode" TEXT NOT NULL, "until" REAL NOT NULL, "published" BLOB NOT NULL,
+            "info" BLOB NOT NULL, "layers" BLOB NOT NULL, "peers" TEXT NOT NULL, "certificate" BLOB,
+            "private_key" BLOB, "crc" INTEGER NOT NULL, PRIMARY KEY ("transfer"))""",
+    ),
 ]
 
 
@@ -300,6 +306,22 @@ TABLES: tuple[Table[Any], ...] = (
         records.SavedCheckpoint,
         ("transfer",),
         {"transfer": gates.token, "data": gates.blob(), "routes": gates.routes},
+    ),
+    Table(
+        "seed",
+        records.SavedSeed,
+        ("transfer",),
+        {
+            "transfer": gates.token,
+            "mode": gates.word(Mode),
+            "until": gates.moment,
+            "published": gates.path,
+            "info": gates.blob(),
+            "layers": gates.blob(),
+            "peers": gates.candidates,
+            "certificate": gates.optional(gates.blob()),
+            "private_key": gates.optional(gates.blob()),
+        },
     ),
     Table(
         "letter",
