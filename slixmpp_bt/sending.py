@@ -144,11 +144,12 @@ class Sending(Side):
         return self._last
 
     def _by_swarm(self) -> int:
-        """Bytes sent by the swarm since this receiver came."""
-        uploaded = self._offer.seeding.uploaded()
+        """Bytes sent by the swarm since this receiver came; not to be told while it is not alone."""
+        uploaded, earlier = self._offer.seeding.uploaded(), self._earlier.get(Route.SWARM, 0)
         if self._sent_before is None:
             self._sent_before = uploaded
-        return uploaded - self._sent_before + self._earlier.get(Route.SWARM, 0)
+        alone = not any(other.active for other in self._offer.receivers.all() if other is not self)
+        return uploaded - self._sent_before + earlier if alone else earlier
 
     def _routes(self, had: int, streamed: Mapping[Route, int]) -> dict[Route, int]:
         """By the other routes came what the receiver says, or what was sent, within reason; by the swarm the rest."""
