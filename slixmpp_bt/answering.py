@@ -55,14 +55,13 @@ class Answering:
         content = await self._inline(receiver, message, routes)
         receiver.swarms = content is None and Route.SWARM in routes and self._has_bytes
         own = await self._ready(receiver, message)
-        peers = self._seeding.known_peers(receiver)
-        receiver.introduced |= frozenset(peers)
-        self._seeding.changed()
+        peers, share = self._seeding.introducing.introduce(receiver)
         return Accepted(
             self._offer.id,
             message.transfer,
             own,
             peers,
+            share,
             content=content,
             report=None if self._offer.is_single else _REPORT_PACE,
             routes=able,

@@ -13,7 +13,7 @@ from typing import cast
 
 from slixmpp import JID
 
-from . import policy
+from . import policy, staying
 from .access import Access
 from .constants import Mode
 from .context import Context
@@ -534,6 +534,7 @@ class Exchange:
                 state.delete(SavedIncoming, *found.key)
         for orphan in resumed.values():
             state.delete(SavedDownload, orphan.transfer)
+        await staying.resume(self._context)
         self._context.outbox.save_all()
         for unsaved in of_this_run:
             unsaved.save_all()

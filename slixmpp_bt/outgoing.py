@@ -358,7 +358,7 @@ class OutgoingOffer:
             self._content.admitting.forget(receiver.transfer.id or "")
         if self.single is not None and not self._suspended:
             self._end(receiver.transfer.state, receiver.transfer.error)
-        self.seeding.changed()
+        self.seeding.introducing.changed()
         await self.seeding.close_if_idle()
         if not self.receivers.served() and self._state is State.OFFERED:
             self._content.unload()

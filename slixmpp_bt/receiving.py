@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import addresses, policy
+from . import addresses, policy, staying
 from .asking import Asking, NotNow, Over
 from .backends import Admission, Download, Finished, PeerRefused, PieceStored, Seed, StorageFailed
 from .backends.checkpoint import encode, recheck
@@ -35,6 +35,7 @@ from .progress import Progress
 from .router import Router
 from .routing import INLINE_MAX
 from .seals import Opener, utc
+from .shares import WHOLE
 from .state import RouteBytes, SavedCheckpoint, SavedDownload
 from .storage import Landing
 from .threads import in_thread
@@ -101,11 +102,13 @@ class Receiving(Side):
         self._arrived = asyncio.Event()
         self._wanted = self._chosen_before()
         self._opener: Opener | None = None
+        self._admission = Admission(offer.mode)
         self._renewal: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[Exception | None] | None = None
         self._landing: Landing | None = None
         self._download: Download | None = None
         self._seed: Seed | None = None
+        self._layers: Mapping[bytes, bytes] = {}
         self._watcher: asyncio.Task[None] | None = None
         self._router: Router | None = None
         self._answer: Accepted | None = None
@@ -181,7 +184,7 @@ class Receiving(Side):
             reason,
             transfer=self.transfer.id,
             text=tellable(error),
-            seeding=self._context.config.seed_after if self._seed is not None else None,
+            seeding=self._context.config.seed_after or None if self._seed is not None else None,
         )
         until = self._context.now() + self._context.config.limits.transfer_ttl
         self._context.outbox.post(end, self.transfer.peer, sender=self._offer.local, until=until, owner=self._offer.key)
@@ -202,8 +205,8 @@ class Receiving(Side):
         if not self._suspended:
             await self.clean_up()
         if self._seed is not None:
-            seed, self._seed = self._seed, None
-            self._context.tasks.spawn(self._go_on_seeding(seed), f"seed {self.transfer.id}")
+            self._stay(self._seed)
+            self._seed = None
 
     async def _close_download(self) -> None:
         for task in (self._watcher, self._disk_watcher, self._keeper):
@@ -248,6 +251,8 @@ class Receiving(Side):
             self._download.remove_candidates(message.left)
             self._known.difference_update(message.left)
             self._add(addresses.acceptable(message.joined, own, most=MAX_PEERS))
+            if message.share is not None:
+                self._download.prefer(message.share)
         senders = set(self._answer.candidates) if self._answer is not None else set()
         if self._router is not None and senders & set(message.left):
             self._set_why_not("the sender has stopped serving for now")
@@ -422,7 +427,8 @@ class Receiving(Side):
     async def _admit(self, opener: Opener, certificate: bytes | None, download: Download) -> None:
         """Show the certificate that the sender gave, and ask for another before it ends."""
         now = self._context.now()
-        await download.admit(opener.admit(certificate, utc(now)))
+        self._admission = opener.admit(certificate, utc(now))
+        await download.admit(self._admission)
         assert opener.renew is not None
         self._stop_renewal()
         wait = max(60.0, opener.renew.timestamp() - now)
@@ -442,6 +448,7 @@ class Receiving(Side):
         self._set_why_not(addresses.explain(own, theirs) or "dialling the sender")
         self._add(theirs)
         assert self._download is not None
+        self._download.prefer(answer.share or WHOLE)
         await self._download.resume()
         return None
 
@@ -562,7 +569,7 @@ class Receiving(Side):
         if self._router is not None:
             await self._router.stop()
         layers = await download.layers() if download is not None and not self._sure else None
-        seeding = download is not None and self._context.config.seed_after > 0
+        seeding = download is not None and (self._context.config.seed_after > 0 or self._has_company)
         if download is not None and (not seeding or not landing.linkable):
             # Where there are no hard links the files are moved, so the engine has to let go of them first.
             seeding = False
@@ -619,19 +626,34 @@ class Receiving(Side):
         self._router = self._opening = None
         self.transfer.feed(Event.DAMAGED)
 
+    @property
+    def _has_company(self) -> bool:
+        """Whether there are other receivers, who may need this one if the sender is gone."""
+        senders = self._answer.candidates if self._answer is not None else ()
+        return bool(self._known.difference(senders))
+
     async def _seed_on(self, download: Download, landing: Landing) -> Seed | None:
         try:
+            self._layers = await download.layers()
             return await download.publish(landing.finals)
         except BTError as error:
             log.warning("%s: does not serve others: %s", self.transfer, error)
             await download.aclose()
             return None
 
-    async def _go_on_seeding(self, seed: Seed) -> None:
-        try:
-            await asyncio.sleep(self._context.config.seed_after)
-        finally:
-            await seed.aclose()
+    def _stay(self, seed: Seed) -> None:
+        """Go on serving others, in the next run too unless it is only a part."""
+        assert self.transfer.id is not None
+        assert self._published is not None
+        manifest, until = self._offer.manifest, self._context.now() + self._context.config.seed_after
+        if manifest is not None and self._wanted is None:
+            peers = sorted(self._known, key=str)
+            self._context.state.save(
+                staying.record(self.transfer.id, self._admission, manifest, self._layers, self._published, peers, until)
+            )
+        self._context.tasks.spawn(
+            staying.Staying(self._context, seed, self.transfer.id, until).run(), f"seed {self.transfer.id}"
+        )
 
     # what outlasts the process
 

@@ -1,14 +1,10 @@
-"""The seed that an offer's transfers share: opened when somebody asks, watched while open, closed when nobody is left.
-
-It also introduces the receivers of an offer to each other (protocol section 1, Peers).
-"""
+"""The seed that an offer's transfers share: opened when somebody asks, watched while open, closed with the last."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from ipaddress import IPv4Address, IPv6Address
 
 from . import addresses
 from .backends import Admission, PeerConnected, PeerRefused, Seed, StorageFailed
@@ -16,7 +12,8 @@ from .constants import Mode
 from .content import Content
 from .context import Context
 from .errors import BTError, SourceChanged
-from .messages import MAX_PEERS, Candidate
+from .introducing import Introducing
+from .messages import Candidate
 from .seals import utc
 from .sending import Sending
 from .sources import changed
@@ -25,12 +22,8 @@ log = logging.getLogger(__name__)
 
 #: How often the source is looked at while it is served, in seconds.
 _SOURCE_TICK = 5.0
-#: At most one Peers to each receiver in so many seconds.
-_PEERS_PACE = 5.0
 #: After so many seconds the seed shows a new certificate of its own: one is valid for seven days.
 _RENEWAL = 6 * 86_400.0
-#: So many addresses from which connections came are remembered.
-_MAX_CONFIRMED = 4_096
 
 
 class Seeding:
@@ -38,6 +31,7 @@ class Seeding:
 
     :param receivers: those whom the offer serves at the moment, or who go on serving after their end.
     :param fail: called once with the error that ends the offer.
+    :ivar introducing: what the receivers are told of each other.
     """
 
     def __init__(
@@ -49,6 +43,7 @@ class Seeding:
         fail: Callable[[BTError], None],
     ) -> None:
         self.why_not: str | None = None
+        self.introducing = Introducing(receivers)
         self._context = context
         self._content = content
         self._mode = mode
@@ -59,8 +54,6 @@ class Seeding:
         self._lock = asyncio.Lock()
         self._uploaded_before = 0
         self._tasks: list[asyncio.Task[None]] = []
-        self._confirmed: set[IPv4Address | IPv6Address] = set()
-        self._wake = asyncio.Event()
 
     async def open(self) -> Seed | None:
         """The open seed; None if there are no bytes to serve.
@@ -79,7 +72,7 @@ class Seeding:
                 self._tasks = [
                     spawn(self._watch(self._seed), "watch seed"),
                     spawn(self._watch_source(), "watch source"),
-                    spawn(self._introduce(), "introduce receivers"),
+                    spawn(self.introducing.run(), "introduce receivers"),
                 ]
             return self._seed
 
@@ -176,23 +169,10 @@ class Seeding:
         """How many peers are connected."""
         return self._seed.status().peers if self._seed is not None else 0
 
-    def known_peers(self, receiver: Sending) -> tuple[Candidate, ...]:
-        """What `receiver` may learn of the others: addresses from which a connection came (protocol section 4)."""
-        others = [
-            c for r in self._receivers() if r is not receiver for c in r.candidates if c.address in self._confirmed
-        ]
-        return tuple(dict.fromkeys(others))[:MAX_PEERS]
-
-    def changed(self) -> None:
-        """A receiver came or went."""
-        self._wake.set()
-
     async def _watch(self, seed: Seed) -> None:
         async for event in seed.events:
             if isinstance(event, PeerConnected):
-                if len(self._confirmed) < _MAX_CONFIRMED:
-                    self._confirmed.add(event.candidate.address)
-                    self.changed()
+                self.introducing.confirm(event.candidate)
             elif isinstance(event, PeerRefused):
                 self.why_not = f"the receiver's address does not answer: {event.reason}"
             elif isinstance(event, StorageFailed):
@@ -216,26 +196,3 @@ class Seeding:
             except BTError as error:
                 self._fail(error)
                 return
-
-    async def _introduce(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            told = await asyncio.gather(*(self._tell_peers(r) for r in tuple(self._receivers()) if r.active))
-            if any(told):
-                await asyncio.sleep(_PEERS_PACE)
-
-    async def _tell_peers(self, receiver: Sending) -> bool:
-        """Tell `receiver` who came and went; False if it knows."""
-        known = frozenset(self.known_peers(receiver))
-        joined, left = known - receiver.introduced, receiver.introduced - known
-        if not joined and not left:
-            return False
-        # One message has room for so many in all; the rest follows with the next.
-        gone = tuple(left)[:MAX_PEERS]
-        new = tuple(joined)[: MAX_PEERS - len(gone)]
-        receiver.introduced = receiver.introduced - set(gone) | set(new)
-        # Who does not answer now learns of all with the answer to its next Accept.
-        if await receiver.send_peers(new, gone) and receiver.introduced != known:
-            self.changed()
-        return True

@@ -12,11 +12,12 @@ from slixmpp import JID
 from .constants import Route, State
 from .context import Context
 from .errors import BTError, ProtocolError
-from .messages import Candidate, End, Here, Peers, Report
+from .messages import Candidate, End, Here, Peers, Report, Share
 from .negotiation import Action
 from .progress import Progress
 from .seals import Admitting, Sealer, utc
 from .serving import Serving
+from .shares import WHOLE
 from .state import SavedReceiver
 from .transfer import Side, saved_ending, tellable
 
@@ -33,6 +34,7 @@ class Sending(Side):
     :ivar owner: who the receiver is: its bare JID or, in a room, what tells it from all others.
     :ivar candidates: where the receiver listens.
     :ivar introduced: the other receivers' candidates that this one was told.
+    :ivar share: what it was told to fetch first.
     :ivar held: whether this side has paused it.
     :ivar swarms: whether the receiver is served by the swarm, too.
     :ivar stays_until: until when the receiver goes on serving others after its end (seconds since the epoch).
@@ -43,6 +45,7 @@ class Sending(Side):
         self.owner = owner
         self.candidates: tuple[Candidate, ...] = ()
         self.introduced: frozenset[Candidate] = frozenset()
+        self.share = WHOLE
         self.held = False
         self.stays_until = 0.0
         self.swarms = False
@@ -68,6 +71,11 @@ class Sending(Side):
     def stays(self) -> bool:
         """Whether the receiver has everything and goes on serving others."""
         return self.transfer.complete and self._context.now() < self.stays_until
+
+    @property
+    def shares(self) -> bool:
+        """Whether the receiver may have a share: it fetches everything, and by the swarm."""
+        return self.active and self.swarms and self._select is None
 
     def choose(self, select: frozenset[int] | None) -> None:
         """The receiver wants these files; None for all."""
@@ -140,11 +148,12 @@ class Sending(Side):
         return self._last
 
     def _by_swarm(self) -> int:
-        """Bytes sent by the swarm since this receiver came."""
-        uploaded = self._offer.seeding.uploaded()
+        """Bytes sent by the swarm since this receiver came; not to be told while it is not alone."""
+        uploaded, earlier = self._offer.seeding.uploaded(), self._earlier.get(Route.SWARM, 0)
         if self._sent_before is None:
             self._sent_before = uploaded
-        return uploaded - self._sent_before + self._earlier.get(Route.SWARM, 0)
+        alone = not any(other.active for other in self._offer.receivers.all() if other is not self)
+        return uploaded - self._sent_before + earlier if alone else earlier
 
     def _routes(self, had: int, streamed: Mapping[Route, int]) -> dict[Route, int]:
         """By the other routes came what the receiver says, or what was sent, within reason; by the swarm the rest."""
@@ -164,10 +173,12 @@ class Sending(Side):
         self._reported = report
         self.transfer.touch()
 
-    async def send_peers(self, joined: tuple[Candidate, ...] = (), left: tuple[Candidate, ...] = ()) -> bool:
-        """Tell the receiver of addresses that came and went. Returns whether it knows now."""
+    async def send_peers(
+        self, joined: tuple[Candidate, ...] = (), left: tuple[Candidate, ...] = (), share: Share | None = None
+    ) -> bool:
+        """Tell the receiver of addresses that came and went, and of a new share. Returns whether it knows now."""
         assert self.transfer.id is not None
-        message = Peers(self._offer.id, self.transfer.id, joined, left)
+        message = Peers(self._offer.id, self.transfer.id, joined, left, share)
         try:
             await self._context.wire.request(message, self.transfer.peer, sender=self._offer.local)
         except BTError as error:

@@ -60,6 +60,11 @@ def require_space(directory: Path, size: int, keep_free: int) -> None:
         )
 
 
+def published(final: Path, manifest: Manifest) -> dict[int, Path]:
+    """Where each file of `manifest` is that was published, whole, as `final` in an earlier run."""
+    return {index: final / inner for index, inner in Landing.plan(final.parent, manifest, None, "-")._inner.items()}
+
+
 class Landing:
     """One download's place on the disk. Made by :meth:`plan`, which touches nothing.
 

@@ -27,7 +27,7 @@ from slixmpp_bt.errors import BTError, PeerGone
 from slixmpp_bt.exchange import Exchange
 from slixmpp_bt.incoming import IncomingOffer
 from slixmpp_bt.manifest import Manifest, read_piece
-from slixmpp_bt.messages import Candidate, Message, Offer, Reply, Request, Seek, StreamHost, Withdraw
+from slixmpp_bt.messages import Candidate, Message, Offer, Reply, Request, Seek, Share, StreamHost, Withdraw
 from slixmpp_bt.outbox import Outbox
 from slixmpp_bt.outgoing import OutgoingOffer
 from slixmpp_bt.policy import Peer
@@ -72,6 +72,7 @@ class Dialled:
         self.closed = False
         self.uploaded = 0
         self.peers = 0
+        self.share = Share(0, 1)
 
     def add(self, candidates: Iterable[Candidate]) -> None:
         self.candidates += [c for c in candidates if c not in self.candidates]
@@ -119,6 +120,10 @@ class ScriptedDownload(PlainDownload):
     def remove_candidates(self, candidates: Iterable[Candidate]) -> None:
         super().remove_candidates(candidates)
         self.dialled.remove(candidates)
+
+    def prefer(self, share: Share) -> None:
+        super().prefer(share)
+        self.dialled.share = share
 
     async def pause(self) -> None:
         await super().pause()

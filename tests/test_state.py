@@ -16,6 +16,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta, timezone
+from ipaddress import ip_address
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,7 +30,7 @@ from slixmpp_bt import constants, messages
 from slixmpp_bt import state as state_module
 from slixmpp_bt.constants import Mode, Route
 from slixmpp_bt.errors import StateError
-from slixmpp_bt.messages import End, Offer
+from slixmpp_bt.messages import Candidate, End, Offer
 from slixmpp_bt.state import (
     Record,
     SavedCheckpoint,
@@ -40,6 +41,7 @@ from slixmpp_bt.state import (
     SavedOffer,
     SavedPast,
     SavedReceiver,
+    SavedSeed,
     State,
     _layers,
 )
@@ -49,8 +51,10 @@ from slixmpp_bt.state._tables import BY_RECORD, MIGRATIONS, TABLES, Mismatch
 ALICE, BOB = JID("alice@a.example"), JID("bob@b.example/phone")
 KINDS: tuple[type[Record], ...] = (
     SavedOffer, SavedDetails, SavedReceiver, SavedIncoming, SavedDownload, SavedCheckpoint, SavedLetter, SavedPast,
+    SavedSeed,
 )  # fmt: skip
 NOW = 1.8e9
+PEER = Candidate(ip_address("2001:db8::1"), 6881)
 KEY = b"-----BEGIN PRIVATE KEY-----secret"
 
 
@@ -82,6 +86,7 @@ EVERY: tuple[Record, ...] = (
     SavedCheckpoint("t1", b"resume", ((Route.SWARM, 3), (Route.IN_BAND, 2**63 - 1))),
     SavedLetter(End("i1", "complete", "success", transfer="t1"), BOB, ALICE, NOW, "den@muc.example id:ü"),
     SavedPast("bob@b.example", "i0", b"p" * 32, NOW),
+    SavedSeed("t0", Mode.SEALED, NOW, Path("/in/file"), b"info", b"layers", (PEER,), b"cert", KEY),
 )
 
 
@@ -259,6 +264,7 @@ async def test_secrets_are_in_no_repr_and_no_log(state: State, caplog: pytest.Lo
         download(),
         SavedReceiver("o1", "r", BOB, "", request=KEY, certificate=KEY),
         SavedCheckpoint("t1", KEY),
+        SavedSeed("t1", Mode.SEALED, NOW, Path("/x"), KEY, KEY, (), KEY, KEY),
     )
     await state.save(*secrets)
     bad = SavedDetails("\ud800", KEY, (), KEY, KEY)
@@ -320,6 +326,11 @@ RECORDS: st.SearchStrategy[Record] = st.one_of(
     st.builds(SavedCheckpoint, tokens, blobs, routes),
     st.builds(SavedLetter, _ends, jids, jids, moments),
     st.builds(SavedPast, characters(100), tokens, st.binary(min_size=32, max_size=32), moments),
+    st.builds(
+        SavedSeed, tokens, st.sampled_from(Mode), moments, paths, blobs, blobs,
+        st.lists(st.builds(Candidate, st.ip_addresses(), st.integers(1, 65_535)), max_size=4).map(tuple),
+        st.none() | blobs, st.none() | blobs,
+    ),
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from ..config import Endpoint
 from ..constants import Mode
 from ..errors import StorageError
 from ..manifest import Manifest
-from ..messages import Candidate
+from ..messages import Candidate, Share
 from .admission import Admission
 
 
@@ -221,6 +221,15 @@ class Download(Swarm):
     @abstractmethod
     def release(self, pieces: Iterable[int]) -> None:
         """The other route gave these up: the swarm may fetch them again."""
+
+    def prefer(self, share: Share) -> None:
+        """Of the pieces that are missing, ask for those of `share` first, and for others when some other receiver has
+        them, or nothing else is left to ask for (:class:`slixmpp_bt.shares.Turns`). It replaces the share given before;
+        ``Share(0, 1)`` is everything. It never keeps a piece from being fetched that this side could have.
+
+        A hint: a backend need not follow it, and this one does nothing.
+        """
+        self.status()  # raises if this was closed
 
     @abstractmethod
     async def learn(self, manifest: Manifest) -> None:

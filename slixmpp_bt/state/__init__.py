@@ -39,6 +39,7 @@ from .records import (
     SavedOffer,
     SavedPast,
     SavedReceiver,
+    SavedSeed,
 )
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "SavedOffer",
     "SavedPast",
     "SavedReceiver",
+    "SavedSeed",
     "State",
 ]
 

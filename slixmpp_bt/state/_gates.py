@@ -14,13 +14,14 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from slixmpp import JID
 
 from ..constants import Route
-from ..messages import MAX_ID, MAX_INDEX, MAX_NUMBER, MAX_SELECT
+from ..messages import MAX_ID, MAX_INDEX, MAX_NUMBER, MAX_SELECT, Candidate
 from ..sources import Stamp
 
 #: What SQLite keeps.
@@ -37,6 +38,8 @@ MAX_JID, MAX_PATH = 3_071, 32_768
 _MAX_MOMENT = 1e12
 #: So many stanzas of one offer.
 _MAX_STANZAS = 1_024
+#: So many addresses of others.
+_MAX_CANDIDATES = 1_024
 
 _TOKEN = re.compile(rf"[A-Za-z0-9._~-]{{1,{MAX_ID}}}")
 _STAMP = struct.Struct("<qqqQ")
@@ -229,6 +232,18 @@ def _read_stanzas(cell: Cell) -> tuple[tuple[JID, str], ...]:
     return tuple((_read_jid(to), _STANZA_ID.read(id)) for to, id in pairs)
 
 
+def _candidates(value: tuple[Candidate, ...]) -> str:
+    _require(len(value) <= _MAX_CANDIDATES, "too many addresses")
+    return json.dumps([(str(candidate.address), candidate.port) for candidate in value])
+
+
+def _read_candidates(cell: Cell) -> tuple[Candidate, ...]:
+    pairs = _parsed(cell)
+    _require(isinstance(pairs, list) and len(pairs) <= _MAX_CANDIDATES, "not addresses")
+    _require(all(isinstance(pair, list) and len(pair) == 2 for pair in pairs), "not addresses")
+    return tuple(Candidate(ip_address(_of(str, host)), number(1, 65_535).read(port)) for host, port in pairs)
+
+
 def _parsed(cell: Cell) -> Any:
     try:
         return json.loads(_of(str, cell))
@@ -274,3 +289,4 @@ stamps: Gate[tuple[Stamp, ...]] = Gate(_stamps, _read_stamps)
 select: Gate[frozenset[int]] = Gate(_select, _read_select)
 routes: Gate[tuple[tuple[Route, int], ...]] = Gate(_routes, _read_routes)
 stanzas: Gate[tuple[tuple[JID, str], ...]] = Gate(_stanzas, _read_stanzas)
+candidates: Gate[tuple[Candidate, ...]] = Gate(_candidates, _read_candidates)

@@ -63,6 +63,12 @@ MIGRATIONS: list[tuple[str, ...]] = [
     ),
     ('ALTER TABLE receiver ADD COLUMN "owner" TEXT', 'ALTER TABLE letter ADD COLUMN "owner" TEXT'),
     ("""ALTER TABLE incoming ADD COLUMN "node" TEXT""",),
+    (
+        """CREATE TABLE seed (
+            "transfer" TEXT NOT NULL, "mode" TEXT NOT NULL, "until" REAL NOT NULL, "published" BLOB NOT NULL,
+            "info" BLOB NOT NULL, "layers" BLOB NOT NULL, "peers" TEXT NOT NULL, "certificate" BLOB,
+            "private_key" BLOB, "crc" INTEGER NOT NULL, PRIMARY KEY ("transfer"))""",
+    ),
 ]
 
 
@@ -304,6 +310,22 @@ TABLES: tuple[Table[Any], ...] = (
         records.SavedCheckpoint,
         ("transfer",),
         {"transfer": gates.token, "data": gates.blob(), "routes": gates.routes},
+    ),
+    Table(
+        "seed",
+        records.SavedSeed,
+        ("transfer",),
+        {
+            "transfer": gates.token,
+            "mode": gates.word(Mode),
+            "until": gates.moment,
+            "published": gates.path,
+            "info": gates.blob(),
+            "layers": gates.blob(),
+            "peers": gates.candidates,
+            "certificate": gates.optional(gates.blob()),
+            "private_key": gates.optional(gates.blob()),
+        },
     ),
     Table(
         "letter",

@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias, TypeVar
 from slixmpp import JID
 
 from ..constants import Mode, Route, State
-from ..messages import End, Offer
+from ..messages import Candidate, End, Offer
 from ..sources import Stamp
 
 #: Bytes by route.
@@ -185,6 +185,33 @@ class SavedCheckpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class SavedSeed:
+    """What a finished receiver goes on serving.
+
+    :ivar transfer: the id of the transfer by which it came.
+    :ivar until: the end of ``seed_after``.
+    :ivar published: the path of the file or directory, absolute.
+    :ivar info: the info dict, and in `layers` a checkpoint with the piece layers.
+    :ivar peers: whom to dial.
+    :ivar certificate: PEM, of a sealed offer, and its secret `private_key`.
+    """
+
+    transfer: str
+    mode: Mode
+    until: float
+    published: Path
+    info: bytes = field(repr=False)
+    layers: bytes = field(repr=False)
+    peers: tuple[Candidate, ...] = field(default=(), repr=False)
+    certificate: bytes | None = field(default=None, repr=False)
+    private_key: bytes | None = field(default=None, repr=False)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return (self.transfer,)
+
+
+@dataclass(frozen=True, slots=True)
 class SavedLetter:
     """An End that the other side has not answered yet; :meth:`State.prune` drops it after `until`.
 
@@ -234,6 +261,7 @@ Record: TypeAlias = (
     | SavedIncoming
     | SavedDownload
     | SavedCheckpoint
+    | SavedSeed
     | SavedLetter
     | SavedPast
 )

@@ -25,7 +25,7 @@ from ..backends import (
 from ..config import Endpoint
 from ..constants import Mode
 from ..errors import BackendUnavailable
-from ..messages import Candidate
+from ..messages import Candidate, Share
 from ._material import KIB, LOOPBACK, PATIENCE, PRIVATE, Material, event, material, on_a_loop, running, until
 
 #: Long enough for many pieces, short enough to move at once.
@@ -368,6 +368,53 @@ class SwarmConformance(ABC):
             await fetched(other)
         assert third.arrived(1)
         assert third.arrived(2)
+
+    # Shares: hints that a backend may follow or not
+
+    @modes
+    @on_a_loop
+    async def test_prefer_of_a_share_nobody_else_fetches_arrives_whole(self, tmp_path: Path, mode: Mode) -> None:
+        given = await material(tmp_path, SIZE, mode=mode)
+        async with AsyncExitStack() as stack:
+            sender, _, _, download = await self.pair(stack, given)
+            download.prefer(Share(2, 5))
+            download.add_candidates(await sender.candidates(mode))
+            await fetched(download)
+        assert given.arrived()
+
+    @modes
+    @on_a_loop
+    async def test_prefer_of_shares_by_several_and_again_arrives_at_all(self, tmp_path: Path, mode: Mode) -> None:
+        given = await material(tmp_path, SIZE, mode=mode)
+        others = [given.at(tmp_path / str(number)) for number in range(3)]
+        async with AsyncExitStack() as stack:
+            sender, *receivers = await self.backends(stack, 4, mode=mode)
+            await sender.open_seed(given.manifest, given.paths, given.admission())
+            everybody = [(await backend.candidates(mode))[0] for backend in (sender, *receivers)]
+            downloads = []
+            for number, (backend, other) in enumerate(zip(receivers, others, strict=True)):
+                downloads.append(await backend.open_download(other.bare, other.parts, other.admission()))
+                downloads[-1].prefer(Share(number % 2, 2))
+                downloads[-1].add_candidates(everybody)
+            for number, download in enumerate(downloads):
+                download.prefer(Share(number, 3))
+            await asyncio.gather(*map(fetched, downloads))
+        assert all(other.arrived() for other in others)
+
+    @on_a_loop
+    async def test_prefer_leaves_what_another_route_fetches(self, tmp_path: Path) -> None:
+        given = await material(tmp_path, SIZE)
+        async with AsyncExitStack() as stack:
+            sender, _, _, download = await self.pair(stack, given)
+            download.claim({0, 1})
+            download.prefer(Share(0, 2))
+            download.add_candidates(await sender.candidates(Mode.PRIVATE))
+            await until(lambda: len(download.have()) == given.manifest.piece_count - 2, "all but what is claimed")
+            download.prefer(Share(0, 1))
+            assert not download.have() & {0, 1}
+            download.release({0, 1})
+            await fetched(download)
+        assert given.arrived()
 
     @modes
     @on_a_loop

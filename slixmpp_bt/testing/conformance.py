@@ -26,6 +26,7 @@ from ..backends import UNLIMITED, Backend, Download, Finished, PieceStored, Rate
 from ..config import Endpoint
 from ..constants import Mode
 from ..errors import BackendClosed, BTError, StorageError
+from ..messages import Share
 from ._material import KIB, LOOPBACK, PATIENCE, PRIVATE, Material, event, material, on_a_loop, open_below, running
 from ._sealed import SealedConformance
 
@@ -103,6 +104,8 @@ class StoreConformance(ABC):
                 download.have()
             with pytest.raises(BackendClosed):
                 download.claim((0,))
+            with pytest.raises(BackendClosed):
+                download.prefer(Share(0, 2))
             with pytest.raises(BackendClosed):
                 await download.write(0, given.piece(0))
             with pytest.raises(BackendClosed):

@@ -68,7 +68,8 @@ class Life:
         sent = self._options.home / "sent"
         if self._options.path is not None and not sent.exists():
             sent.touch()
-            await self._bt.send_file(self._options.to, self._options.path)
+            send: Any = self._bt.offer if self._options.many else self._bt.send_file
+            await send(self._options.to, self._options.path)
         while command := (await commands.readline()).decode().strip():
             await self._do(command)
         self._closing = True
@@ -187,6 +188,7 @@ if __name__ == "__main__":
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--to")
     parser.add_argument("--path", type=Path)
+    parser.add_argument("--many", action="store_true", help="offer it to all devices")
     parser.add_argument("--config", type=json.loads, default={}, help="more of the plugin's configuration, in JSON")
     parser.add_argument("--sm", action="store_true", help="stream management (XEP-0198)")
     parser.add_argument("--die", choices=["published", "noted"], help="be killed at this moment")

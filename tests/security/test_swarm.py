@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from slixmpp_bt.backends import PeerConnected
+from slixmpp_bt.backends import PeerConnected, PieceStored
 from slixmpp_bt.backends._libtorrent import settings
 from slixmpp_bt.backends.libtorrent import LibtorrentBackend
 from slixmpp_bt.constants import Mode
-from slixmpp_bt.messages import BLOCK, Candidate
+from slixmpp_bt.messages import BLOCK, Candidate, Share
 from slixmpp_bt.testing._material import LOOPBACK, Material, event, material, running, until
 from slixmpp_bt.testing._swarming import fetched
 
@@ -99,6 +99,47 @@ async def test_member_that_gives_wrong_pieces_delays_and_no_more(tmp_path: Path)
         download.add_candidates(await sender.candidates(Mode.SEALED))
         await fetched(download)
     assert given.arrived()
+
+
+# Receivers with shares (slixmpp_bt.shares), one of whom is not what it should be
+
+
+async def test_share_of_a_member_that_lies_about_it_is_fetched_from_others(tmp_path: Path) -> None:
+    """It claims everything, and gives something else."""
+    given = await material(tmp_path, 40 * BLOCK, mode=Mode.SEALED)
+    async with AsyncExitStack() as stack:
+        sender, receiver = [await stack.enter_async_context(running(LibtorrentBackend)) for _ in range(2)]
+        liar = Liar(tmp_path, given)
+        there = await stack.enter_async_context(liar)
+        await sender.open_seed(given.manifest, given.paths, given.admission())
+        download = await receiver.open_download(given.manifest, given.parts, given.admission())
+        download.prefer(Share(0, 2))
+        download.add_candidates([there])
+        await until(lambda: liar.given > 0, "the liar being asked")
+        download.add_candidates(await sender.candidates(Mode.SEALED))
+        await fetched(download)
+    assert given.arrived()
+
+
+async def test_share_of_a_member_that_vanishes_or_is_slow_is_fetched_by_others(tmp_path: Path) -> None:
+    given = await material(tmp_path, 60 * BLOCK, mode=Mode.SEALED)
+    others = [given.at(tmp_path / str(number)) for number in range(4)]
+    async with AsyncExitStack() as stack:
+        sender, *members = [await stack.enter_async_context(running(LibtorrentBackend)) for _ in range(5)]
+        await sender.open_seed(given.manifest, given.paths, given.admission())
+        everybody = [(await backend.candidates(Mode.SEALED))[0] for backend in (sender, *members)]
+        downloads = []
+        for number, (backend, other) in enumerate(zip(members, others, strict=True)):
+            downloads.append(await backend.open_download(other.bare, other.parts, other.admission()))
+            downloads[-1].prefer(Share(number, 4))
+        vanishing, slow, *good = downloads
+        slow.claim(range(60))  # it takes nothing, and so has nothing to give
+        for download in downloads:
+            download.add_candidates(everybody)
+        await event(vanishing, PieceStored)
+        await vanishing.aclose()
+        await asyncio.gather(*map(fetched, good))
+    assert all(other.arrived() for other in others[2:])
 
 
 # Slowness and crowds

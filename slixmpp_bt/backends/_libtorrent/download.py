@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping
+import random
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ import libtorrent as lt
 
 from ...errors import BackendClosed, BTError, IntegrityError, StorageError
 from ...manifest import Manifest
+from ...messages import Share
+from ...shares import WHOLE, Turns, own
 from ...threads import in_thread, settle
 from .. import _store
 from .. import checkpoint as checkpoints
@@ -29,6 +32,11 @@ if TYPE_CHECKING:
 
 #: What arrived is handed to the operating system after so many seconds.
 _WRITE_BEHIND = 0.02
+#: The engine's priorities, of 0 (not asked for) to 7: of a share's own pieces, and of all others.
+_FIRST, _USUAL = 7, 4
+#: Availability is asked for at most once in so many seconds, times one more for each so many pieces: what comes is a
+#: number for each.
+_LOOK, _LOOKED_AT = 0.1, 4_096
 
 
 class TorrentDownload(TorrentSwarm, Download):
@@ -55,6 +63,9 @@ class TorrentDownload(TorrentSwarm, Download):
         self._writes: dict[int, asyncio.Future[None]] = {}
         self._synced = False
         self._writer: asyncio.Task[None] | None = None
+        self._share = WHOLE
+        self._turns: Turns | None = None
+        self._look_at = 0.0
 
     async def open(self) -> None:
         await super().open()
@@ -75,7 +86,18 @@ class TorrentDownload(TorrentSwarm, Download):
         self._check_open()
         freed = self._claimed.intersection(pieces)
         self._claimed -= freed
-        self._prioritise(freed & self._missing, 4)
+        self._prioritise((freed & self._missing) - self._others, _USUAL)
+
+    def prefer(self, share: Share) -> None:
+        self._check_open()
+        if share == self._share:
+            return
+        self._share = share
+        before, wanted = self._others, self._missing - self._claimed
+        self._turns = Turns(share, self._missing, random.SystemRandom()) if share.count > 1 else None
+        self._prioritise(wanted & before - self._others, _USUAL)
+        self._prioritise(wanted & self._others, 0)
+        self._prioritise(own(share, wanted), _FIRST)
 
     async def learn(self, manifest: Manifest) -> None:
         self._check_open()
@@ -161,6 +183,7 @@ class TorrentDownload(TorrentSwarm, Download):
         self._claimed.discard(piece)
         self._end_write(piece, None)
         self.events.put(PieceStored(piece))
+        self._look()
         if piece in self._missing:
             self._missing.remove(piece)
             if not self._missing:
@@ -168,6 +191,17 @@ class TorrentDownload(TorrentSwarm, Download):
         if self._writer is None or self._writer.done():
             writing = self._write_behind()
             self._writer = asyncio.get_running_loop().create_task(writing, name="slixmpp_bt: libtorrent's writer")
+
+    def beat(self) -> None:
+        self._look()
+
+    def availability_known(self, peers: Sequence[int]) -> None:
+        if self._turns is None or self._torrent is None or self._failure is not None:
+            return
+        now, wanted = asyncio.get_running_loop().time(), self._missing - self._claimed
+        self._prioritise(self._turns.look(wanted, peers, self._torrent.figures.downloaded, now), _USUAL)
+        if not self._turns.closed:
+            self._turns = None
 
     def piece_failed(self, piece: int) -> None:
         super().piece_failed(piece)
@@ -198,8 +232,22 @@ class TorrentDownload(TorrentSwarm, Download):
                 async with self._changing:
                     await self._flush()
 
+    @property
+    def _others(self) -> set[int]:
+        """What is left to other receivers for now."""
+        return self._turns.closed if self._turns is not None else set()
+
+    def _look(self) -> None:
+        """See what others have by now, unless that was done just before."""
+        now = asyncio.get_running_loop().time()
+        if self._turns is None or now < self._look_at or self._torrent is None or not self._torrent.connected:
+            return
+        self._look_at = now + _LOOK * (1 + self._manifest.piece_count // _LOOKED_AT)
+        with contextlib.suppress(BackendClosed):
+            self._torrent.ask_availability()
+
     def _params(self) -> lt.add_torrent_params:
-        wanted = self._missing - self._claimed
+        wanted = self._missing - self._claimed - self._others
         return download_params(self._manifest, self._files, self._manifest.layers, self._flushed, wanted)
 
     async def _prepare(self) -> None:

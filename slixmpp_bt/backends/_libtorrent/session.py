@@ -193,6 +193,8 @@ class Session:
         while any(torrent.running for torrent in self._by_hash.values()):
             await asyncio.sleep(BEAT)
             self.refresh()
+            for torrent in [torrent for torrent in self._by_hash.values() if torrent.running]:
+                torrent.listener.beat()
             for torrent in [torrent for torrent in self._by_hash.values() if torrent.dialling]:
                 torrent.on_peers(await in_thread(torrent.list_peers))
 

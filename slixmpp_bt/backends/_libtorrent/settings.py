@@ -79,6 +79,8 @@ _FIXED: Final[lt.settings_pack] = {
     "utp_connect_timeout": int(UTP_PATIENCE * 1_000),
     "mixed_mode_algorithm": lt.bandwidth_mixed_algo_t.prefer_tcp,
     "send_buffer_watermark": 4 * MIB,
+    # What is asked for ahead cannot be left to others any more (slixmpp_bt.shares); no way takes a second.
+    "request_queue_time": 1,
     # libtorrent 2.0 maps files into memory, where a full disk or a file cut short kills the process (SIGBUS).
     "disk_write_mode": lt.mmap_write_mode_t.always_pwrite,
     "mmap_file_size_cutoff": 2**31 - 1,

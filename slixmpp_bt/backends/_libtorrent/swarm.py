@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,7 +118,7 @@ class TorrentSwarm(Swarm):
     # The listener of the torrent
 
     def piece_verified(self, piece: int) -> None:
-        """See :class:`~slixmpp_bt.backends._libtorrent.torrent.Listener`, these six."""
+        """See :class:`~slixmpp_bt.backends._libtorrent.torrent.Listener`, these eight."""
 
     def piece_failed(self, piece: int) -> None:
         log.debug("a piece was not what it should be: %d", piece)
@@ -138,6 +138,12 @@ class TorrentSwarm(Swarm):
 
     def address_learnt(self, candidate: Candidate) -> None:
         self.events.put(AddressLearnt(candidate))
+
+    def beat(self) -> None:
+        pass
+
+    def availability_known(self, peers: Sequence[int]) -> None:
+        pass
 
     # Inner workings
 

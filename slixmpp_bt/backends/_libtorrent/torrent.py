@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -54,6 +54,12 @@ class Listener(Protocol):
 
     def address_learnt(self, candidate: Candidate) -> None:
         """Peers told us how they see us."""
+
+    def beat(self) -> None:
+        """Some time has passed; comes again and again while the torrent runs."""
+
+    def availability_known(self, peers: Sequence[int]) -> None:
+        """How many of the peers have each piece; answers :meth:`Torrent.ask_availability`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +201,10 @@ class Torrent:
                 if not await within(future, _FLUSH_PATIENCE):
                     raise StorageError("the disk does not answer")
 
+    def ask_availability(self) -> None:
+        """Have the listener told how many peers have each piece."""
+        self.handle.post_piece_availability()
+
     async def resume_data(self) -> bytes | None:
         """What the engine knows of the torrent, Merkle trees included, bencoded; None if it does not tell."""
         data = self._expect(self._resume_data)
@@ -281,6 +291,9 @@ class Torrent:
     def _on_piece(self, alert: lt.piece_finished_alert) -> None:
         self.listener.piece_verified(alert.piece_index)
 
+    def _on_availability(self, alert: lt.piece_availability_alert) -> None:
+        self.listener.availability_known(alert.piece_availability)
+
     def _on_bad_piece(self, alert: lt.hash_failed_alert) -> None:
         self.listener.piece_failed(alert.piece_index)
 
@@ -349,6 +362,7 @@ class Torrent:
         lt.state_changed_alert: _on_state,
         lt.piece_finished_alert: _on_piece,
         lt.hash_failed_alert: _on_bad_piece,
+        lt.piece_availability_alert: _on_availability,
         lt.file_error_alert: _on_file_error,
         lt.torrent_error_alert: _on_error,
         lt.cache_flushed_alert: _on_flushed,

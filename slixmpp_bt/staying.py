@@ -1,0 +1,136 @@
+"""A receiver that has everything goes on serving the others of the offer, after a restart too.
+
+For ``seed_after`` seconds. And longer, whatever that is set to, while the sender has not answered that it heard of the
+end: then it is perhaps gone, and nobody else may have what the others miss.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from .backends import Admission, Seed, StorageFailed
+from .backends.checkpoint import decode, encode
+from .context import Context
+from .errors import BTError
+from .manifest import Manifest, ManifestLimits
+from .messages import Candidate
+from .state import SavedSeed
+from .storage import published
+from .threads import in_thread
+
+log = logging.getLogger(__name__)
+
+#: How often it is looked whether the sender has answered, in seconds.
+_TICK = 0.5
+#: Who stays for want of a sender goes when nobody has taken anything for so many seconds, and after so many at most.
+_QUIET, _MOST = 60.0, 86_400.0
+#: So many addresses of others are kept for the next run.
+_MAX_PEERS = 64
+
+
+class Staying:
+    """One finished receiver's seed, until nobody needs it any more.
+
+    :param transfer: the id of the transfer by which it came.
+    :param until: the end of ``seed_after``, in seconds since the epoch.
+    """
+
+    def __init__(self, context: Context, seed: Seed, transfer: str, until: float) -> None:
+        self._context = context
+        self._seed = seed
+        self._transfer = transfer
+        self._until = until
+        self._broken = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve as long as that is of use, then forget it. Cancelled, it is kept for the next run."""
+        watcher = self._context.tasks.spawn(self._watch(), f"watch seed {self._transfer}")
+        try:
+            await self._pause(self._until - self._context.now())
+            await self._wait_for_others()
+            self._context.state.delete(SavedSeed, self._transfer)
+        finally:
+            await self._seed.aclose()
+            await asyncio.wait([watcher])
+
+    async def _wait_for_others(self) -> None:
+        """Return when the sender knows of the end, or nobody takes anything any more."""
+        uploaded, moved = -1, 0.0
+        while not (self._broken.is_set() or self._sender_knows):
+            now, before = self._context.now(), uploaded
+            uploaded = self._seed.status().uploaded
+            if uploaded != before:
+                moved = now
+            if now - moved > _QUIET or now > self._until + _MOST:
+                return
+            await self._pause(_TICK)
+
+    @property
+    def _sender_knows(self) -> bool:
+        return not any(end.transfer == self._transfer for end in self._context.outbox.waiting)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._broken.wait()
+        except TimeoutError:
+            pass
+
+    async def _watch(self) -> None:
+        async for event in self._seed.events:
+            if isinstance(event, StorageFailed):
+                log.info("what was received is not served any longer: %s", event.error)
+                self._broken.set()
+
+
+def record(
+    transfer: str, admission: Admission, manifest: Manifest, layers: Mapping[bytes, bytes], final: Path,
+    peers: Iterable[Candidate], until: float,
+) -> SavedSeed:  # fmt: skip
+    """What :func:`resume` needs of the seed of a finished transfer.
+
+    :param final: the published path.
+    :param peers: whom to dial then.
+    """
+    known = manifest.with_layers(layers) if layers else manifest
+    return SavedSeed(
+        transfer, admission.mode, until, final, manifest.info, encode(known, ()), tuple(peers)[:_MAX_PEERS],
+        certificate=admission.certificate, private_key=admission.key,
+    )  # fmt: skip
+
+
+async def resume(context: Context) -> None:
+    """Go on with the seeds of an earlier run.
+
+    :raises StateError: they cannot be read.
+    """
+    for saved in await context.state.load(SavedSeed):
+        context.tasks.spawn(_go_on(context, saved), f"seed {saved.transfer}")
+
+
+async def _go_on(context: Context, saved: SavedSeed) -> None:
+    try:
+        seed = await _reopen(context, saved)
+    except (BTError, ValueError) as error:
+        log.info("%s is not served any longer: %s", saved.published, error)
+        context.state.delete(SavedSeed, saved.transfer)
+        return
+    seed.add_candidates(saved.peers)
+    await Staying(context, seed, saved.transfer, saved.until).run()
+
+
+async def _reopen(context: Context, saved: SavedSeed) -> Seed:
+    manifest = await in_thread(_manifest, saved)
+    files = await in_thread(published, saved.published, manifest)
+    admission = Admission(saved.mode, saved.certificate, saved.private_key)
+    return await context.backend.open_seed(manifest, files, admission)
+
+
+def _manifest(saved: SavedSeed) -> Manifest:
+    """What was parsed within the limits once need not be judged again."""
+    size = len(saved.info)
+    manifest = Manifest.parse(saved.info, ManifestLimits(max_size=2**62, max_files=size, max_length=size))
+    return decode(manifest, {}, saved.layers)[1]
