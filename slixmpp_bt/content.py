@@ -97,11 +97,12 @@ class Content:
     def _drop(self) -> None:
         self._unloading = self._made = None
 
-    def keep(self, offer: SavedOffer) -> None:
-        """Save what :meth:`load` needs, together with the offer itself."""
+    def keep(self, offer: SavedOffer) -> asyncio.Future[None]:
+        """Save what :meth:`load` needs, together with the offer itself. Done when that is on the disk."""
         written = self._context.state.save(offer, self._record())
         if self._context.state.path is not None:
             written.add_done_callback(self._written)
+        return written
 
     def _written(self, outcome: asyncio.Future[None]) -> None:
         self._is_kept = not outcome.cancelled() and outcome.exception() is None

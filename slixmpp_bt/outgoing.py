@@ -37,6 +37,9 @@ from .transfer import Transfer, ending, saved_ending
 
 log = logging.getLogger(__name__)
 
+#: Seconds that a disk has for keeping an offer before others are told of it.
+_SAVED_WITHIN = 3.0
+
 
 class OutgoingOffer:
     """One's own offer. It may have many receivers.
@@ -203,7 +206,11 @@ class OutgoingOffer:
             return
         self._size = made.manifest.size
         self._state = State.OFFERED
-        self.save(with_details=True)
+        # Before anybody hears of it: a kill would take along the key by which receivers know it. But a disk that takes
+        # nothing stops nobody.
+        await asyncio.wait([self.save(with_details=True)], timeout=_SAVED_WITHIN)
+        if self._state.terminal:
+            return
         if self.single is not None:
             self.single.feed(Event.START)
         else:
@@ -421,10 +428,10 @@ class OutgoingOffer:
 
     # what outlasts the process
 
-    def save(self, *, with_details: bool = False) -> None:
-        """Keep it as it is now."""
+    def save(self, *, with_details: bool = False) -> asyncio.Future[None]:
+        """Keep it as it is now. Done when it is on the disk."""
         if self._suspended:
-            return
+            return self._context.state.save()
         reason, text = saved_ending(self.error)
         record = SavedOffer(
             self.id, self.to, self.local, self.path, self.mode, self.expires.timestamp(), self._created,
@@ -434,10 +441,7 @@ class OutgoingOffer:
             kind="catalogue" if self.node is not None else "room" if self.in_room else "chat", node=self.node,
             access=None if self._access is None else str(self._access),
         )  # fmt: skip
-        if with_details:
-            self._content.keep(record)
-        else:
-            self._context.state.save(record)
+        return self._content.keep(record) if with_details else self._context.state.save(record)
 
     def save_all(self) -> None:
         """Keep everything of it: the state has just been opened."""

@@ -384,3 +384,21 @@ async def test_set_limits_before_anything_is_open_is_kept() -> None:
     settings = backend._session.engine.get_settings()
     assert (settings["upload_rate_limit"], settings["download_rate_limit"]) == (4096, 8192)
     await backend.aclose()
+
+
+async def test_what_was_uploaded_is_counted_on_after_a_pause(tmp_path: Path) -> None:
+    """libtorrent's count since the torrent was started begins anew."""
+    given = await material(tmp_path, SIZE)
+    async with two() as (sender, receiver):
+        seed, download = await started(given, sender, receiver)
+        download.add_candidates(await sender.candidates(Mode.PRIVATE))
+        download.release(range(given.manifest.piece_count))
+        await fetched(download)
+        await until(lambda: seed.status().uploaded >= SIZE, "the figure")
+        await seed.pause()
+        await seed.resume()
+        torrent, session = seed._torrent, sender._session  # type: ignore[attr-defined]
+        before = torrent.figures
+        session.refresh()
+        await until(lambda: torrent.figures is not before, "a new figure")
+        assert seed.status().uploaded >= SIZE

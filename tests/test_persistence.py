@@ -11,8 +11,11 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
+from slixmpp import Message
+from slixmpp.xmlstream.stanzabase import StanzaBase
 
 from slixmpp_bt import (
     Cancelled,
@@ -28,7 +31,8 @@ from slixmpp_bt import (
 )
 from slixmpp_bt.backends.checkpoint import encode
 from slixmpp_bt.constants import NS
-from slixmpp_bt.state import SavedCheckpoint, SavedDownload
+from slixmpp_bt.content import Content
+from slixmpp_bt.state import SavedCheckpoint, SavedDetails, SavedDownload, SavedOffer
 from slixmpp_bt.state import State as SavedState
 
 from .servers import Loopback
@@ -541,6 +545,34 @@ async def test_offer_hashed_but_not_sent_is_sent_later(two: Two, known: bool) ->
     await two.alice.start()
     receiving: Transfer = await bob.expect("bt_transfer_start")
     await over(receiving)
+
+
+async def test_offer_is_kept_before_anybody_hears_of_it(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a kill in between takes along the key by which its receivers know it."""
+    alice, bob = await two.start(auto_accept=False)
+    kept = two.home / "as it was when the offer left"
+    keep = Content.keep
+
+    def keep_slowly(content: Content, offer: SavedOffer) -> asyncio.Future[None]:
+        alice.bt._context.state._post(lambda _: time.sleep(0.3), None)
+        return keep(content, offer)
+
+    monkeypatch.setattr(Content, "keep", keep_slowly)
+
+    def copy(stanza: StanzaBase) -> StanzaBase:
+        if isinstance(stanza, Message) and b"file-sharing" in ET.tostring(stanza.xml) and not kept.exists():
+            shutil.copytree(two.alice.database.parent, kept)
+        return stanza
+
+    alice.xmpp.add_filter("out", copy)
+    await alice.bt.offer(bob.jid.bare, two.file())
+    await bob.expect_offer()
+    state = await SavedState.open(kept, alice.jid)
+    try:
+        [offer], [details] = await state.load(SavedOffer), await state.load(SavedDetails)
+        assert (offer.state, details.offer) == (State.OFFERED, offer.id)
+    finally:
+        await state.aclose()
 
 
 MOMENTS = ["hashing", "offered", "contact", "running", "paused", "publishing"]

@@ -271,8 +271,8 @@ class Torrent:
     def on_figures(self, status: lt.torrent_status) -> None:
         """The latest figures."""
         self.figures = Figures(
-            status.total_payload_upload,
-            status.total_payload_download,
+            status.all_time_upload,
+            status.all_time_download,
             status.upload_payload_rate,
             status.download_payload_rate,
         )
