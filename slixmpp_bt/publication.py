@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from slixmpp import JID
 
 from .access import Access
-from .errors import BTError
+from .errors import BTError, PeerGone
 from .messages import Offer
 from .shelf import Shelf
 from .wire import Wire
@@ -54,15 +54,18 @@ class Publication:
         return True
 
     async def make(self, offer: Offer) -> None:
-        """Publish it, as soon as there is a session.
+        """Publish it, as soon as there is a session. Where that ends meanwhile, or the server does not answer, the next
+        session sees to it.
 
         :raises BTError: it cannot be published.
         """
         await self._wire.online()
-        await self._shelf.prepare(self._node, self._access)
-        self._item = offer.id
         try:
+            await self._shelf.prepare(self._node, self._access)
+            self._item = offer.id
             await self._shelf.publish(offer, self._node, self._access)
+        except PeerGone as error:
+            log.warning("%s is to be published in %s in the next session: %s", offer.id, self._node, error)
         except BTError:
             # It may have got there all the same.
             await self.withdraw(offer.id)

@@ -114,6 +114,26 @@ async def test_server_that_does_not_say_how_much_it_keeps_is_found_out(tmp_path:
             await nodes.prepare(NODE, PRESENCE, coming=1)
 
 
+async def test_few_items_are_on_their_way_at_once(tmp_path: Path) -> None:
+    """A slow server takes longer for hundreds than an answer is waited for."""
+    async with shelf(tmp_path) as (real, one, _):
+        under_way, most = 0, 0
+
+        async def query(payload: Element, to: JID, kind: Literal["get", "set"]) -> Element:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            try:
+                return await one.bt._connection.query(payload, to, kind)
+            finally:
+                under_way -= 1
+
+        nodes = Nodes(query, real._owner, lambda groups: frozenset(), lambda node: None)
+        await asyncio.gather(*(nodes.publish(small_offer(), NODE, PRESENCE) for _ in range(40)))
+        assert len(await nodes.ids(NODE)) == 40
+        assert most == 4
+
+
 @pytest.mark.parametrize("condition", ["not-acceptable", "feature-not-implemented", "service-unavailable"])
 async def test_server_without_such_nodes_is_not_supported(condition: str) -> None:
     async def refuse(payload: Element, to: JID, kind: Literal["get", "set"]) -> Element:

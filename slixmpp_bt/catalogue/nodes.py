@@ -35,6 +35,8 @@ _REFUSALS = frozenset({
     "bad-request", "conflict", "feature-not-implemented", "forbidden", "not-acceptable", "not-allowed",
     "resource-constraint", "service-unavailable",
 })  # fmt: skip
+#: So many items are on their way at once: a server takes a while for each, and each answer is waited for.
+_AT_ONCE = 4
 #: Room for what a publish has around its item: stanza, node, id and options.
 _AROUND = 1_000
 
@@ -79,6 +81,7 @@ class Nodes:
         self._members = members
         self._lost = lost
         self._nodes: dict[str, _Node] = {}
+        self._sending = asyncio.Semaphore(_AT_ONCE)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def session_started(self) -> None:
@@ -120,7 +123,8 @@ class Nodes:
         if size_of(pubsub.build_item(offer)) > STANZA_BUDGET - _AROUND:
             offer = replace(offer, info=None)
         try:
-            await self._set(pubsub.publish(node, offer, {"access_model": _model(access)}))
+            async with self._sending:
+                await self._set(pubsub.publish(node, offer, {"access_model": _model(access)}))
             known.ids.add(offer.id)
         except ProtocolError as error:
             if error.condition == "conflict":
