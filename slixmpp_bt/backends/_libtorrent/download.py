@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from .. import _store
 from .. import checkpoint as checkpoints
 from ..admission import Admission
 from ..base import Download, Finished, PieceStored, Seed, Status
+from .nudging import Nudge
 from .params import download_params, learnt_layers
 from .seed import TorrentSeed
 from .swarm import TorrentSwarm
@@ -29,6 +31,8 @@ from .waiting import answer, fail
 if TYPE_CHECKING:
     from .session import Session
 
+
+log = logging.getLogger(__name__)
 
 #: What arrived is handed to the operating system after so many seconds.
 _WRITE_BEHIND = 0.02
@@ -66,6 +70,7 @@ class TorrentDownload(TorrentSwarm, Download):
         self._share = WHOLE
         self._turns: Turns | None = None
         self._look_at = 0.0
+        self._nudge = Nudge()
 
     async def open(self) -> None:
         await super().open()
@@ -194,6 +199,7 @@ class TorrentDownload(TorrentSwarm, Download):
 
     def beat(self) -> None:
         self._look()
+        self._nudge_if_due()
 
     def availability_known(self, peers: Sequence[int]) -> None:
         if self._turns is None or self._torrent is None or self._failure is not None:
@@ -245,6 +251,15 @@ class TorrentDownload(TorrentSwarm, Download):
         self._look_at = now + _LOOK * (1 + self._manifest.piece_count // _LOOKED_AT)
         with contextlib.suppress(BackendClosed):
             self._torrent.ask_availability()
+
+    def _nudge_if_due(self) -> None:
+        torrent = self._torrent
+        if torrent is None or not torrent.connected or self._manifest.verifiable or not self._missing - self._claimed:
+            return
+        if self._nudge.due(torrent.figures.downloaded, self._verified, asyncio.get_running_loop().time()):
+            log.debug("nothing moves: dialling everybody again")
+            with contextlib.suppress(BackendClosed):
+                torrent.reconnect()
 
     def _params(self) -> lt.add_torrent_params:
         wanted = self._missing - self._claimed - self._others

@@ -140,6 +140,11 @@ class Torrent:
         self._dial(self._candidates)
         self._session.watch()
 
+    def reconnect(self) -> None:
+        """Hang up on everybody and dial again."""
+        self.handle.pause()
+        self.resume()
+
     async def pause(self) -> None:
         """Hang up; returns when that is done and all that was received is handed to the disk."""
         if self.running:
