@@ -60,6 +60,7 @@ class Turns:
         self._looked: float | None = None
         self._bored_since = self._still_since = 0.0
         self._downloaded = -1
+        self._whole, self._peers = 0, list[int]()
 
     def look(self, missing: Collection[int], peers: Sequence[int], downloaded: int, now: float) -> frozenset[int]:
         """The pieces that may be asked for from now on, too.
@@ -75,9 +76,8 @@ class Turns:
         self.closed.intersection_update(missing)
         if now - self._still_since >= _STILL:
             return self._open(self.closed)
-        # The sender may be connected by two addresses, or not at all; what it alone has, fewest have.
-        fewest = min(peers, default=0)
-        found = {piece for piece in self.closed if piece < len(peers) and peers[piece] > fewest}
+        self._count_whole(peers)
+        found = {piece for piece in self.closed if piece < len(peers) and peers[piece] > self._whole}
         if len(missing) - len(self.closed) + len(found) > _FEW:
             self._bored_since = now
         elif now - self._bored_since >= _BORED:
@@ -91,6 +91,19 @@ class Turns:
         if downloaded != self._downloaded:
             self._downloaded, self._still_since = downloaded, now
         self._looked = now
+
+    def _count_whole(self, peers: Sequence[int]) -> None:
+        """Count who had everything from the beginning: the sender, once for each address by which it is connected.
+
+        When such a one connects or hangs up, the numbers of all pieces change at once; when a receiver gets its last
+        piece, only that one's does.
+        """
+        if len(peers) == len(self._peers):
+            changes = [now - before for now, before in zip(peers, self._peers, strict=True)]
+            whole = self._whole + max(0, min(changes, default=0)) + min(0, max(changes, default=0))
+        else:
+            whole = min(peers, default=0)
+        self._whole, self._peers = max(0, min(whole, min(peers, default=0))), list(peers)
 
     def _take(self, closed: Collection[int], peers: Sequence[int]) -> set[int]:
         """Any: everybody who has nothing to do takes other ones, most likely."""

@@ -52,6 +52,20 @@ def test_turns_when_the_sender_is_connected_twice_open_nothing_for_that() -> Non
     assert one.look(range(6), [2, 3, 2, 2, 2, 2], 0, 0.1) == {1}
 
 
+def test_turns_when_the_sender_connects_again_open_nothing_for_that() -> None:
+    one = turns(Share(0, 2), 6)
+    assert one.look(range(6), [1, 1, 2, 1, 1, 1], 0, 0.0) == frozenset()
+    assert one.look(range(6), [2, 2, 3, 2, 2, 2], 0, 0.1) == frozenset()
+    assert one.look(range(6), [1, 1, 2, 1, 1, 1], 0, 0.2) == frozenset()
+    assert one.look(range(6), [1, 2, 2, 1, 1, 1], 0, 0.3) == {1}
+
+
+def test_turns_when_another_receiver_gets_its_last_piece_open_the_rest() -> None:
+    one = turns(Share(0, 2), 6)
+    assert one.look(range(6), [1, 1, 2, 1, 2, 2], 0, 0.0) == {5}
+    assert one.look(range(6), [2, 2, 2, 2, 2, 2], 0, 0.1) == {1, 3}
+
+
 def test_turns_when_the_sender_is_gone_open_what_anybody_has() -> None:
     assert turns(Share(0, 2), 4).look(range(4), [0, 1, 0, 0], 0, 0.0) == {1}
 
