@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from .messages import End, Seek
 from .policy import lasts
 from .state import SavedLetter, State
 from .tasks import Tasks
+from .threads import settle
 from .wire import Wire
 
 log = logging.getLogger(__name__)
@@ -23,6 +25,8 @@ NOT_NOW = frozenset({
 })  # fmt: skip
 #: Whom nobody can reach is sought after so many seconds at first, then ever more rarely, and at least this often.
 _SEEK_FIRST, _SEEK_MOST = 25.0, 900.0
+#: Seconds that an answer may take once there was contact.
+_ANSWER = 1.0
 #: So many Ends are kept for one account, and for so many accounts; the oldest goes first.
 _MAX_LETTERS, _MAX_ACCOUNTS = 256, 1_000
 
@@ -38,9 +42,10 @@ class _Letter:
 
     #: Where it is tried first: the device may have got another name.
     device: JID = field(default_factory=JID)
-    #: Whether it is under way, and whether there was contact since it left.
+    #: Whether it is under way.
     sending: bool = False
-    again: bool = False
+    #: Set when there is contact after it left: it may have gone to a connection that was dead already.
+    contact: asyncio.Event = field(default_factory=asyncio.Event)
     #: When the other side is to be sought, and how long to wait after that.
     seek_at: float = 0.0
     patience: float = _SEEK_FIRST
@@ -163,7 +168,7 @@ class Outbox:
         if letter.in_room and not letter.device.resource:
             return  # who comes is seen, and told then
         if letter.sending:
-            letter.again = True
+            letter.contact.set()
             return
         letter.sending = True
         self._tasks.spawn(self._deliver(letter), f"end {letter.end.id}")
@@ -171,14 +176,27 @@ class Outbox:
     async def _deliver(self, letter: _Letter) -> None:
         try:
             while True:
-                letter.again = False
-                if await self._is_settled(letter):
+                letter.contact.clear()
+                if await self._attempt(letter):
                     self._drop(letter)
                     return
-                if not letter.again:
+                if not letter.contact.is_set():
                     return
         finally:
             letter.sending = False
+
+    async def _attempt(self, letter: _Letter) -> bool:
+        """Whether it was answered. Contact after it has left gives the answer a second, and no more."""
+        settling = asyncio.ensure_future(self._is_settled(letter))
+        contact = asyncio.ensure_future(letter.contact.wait())
+        try:
+            await asyncio.wait({settling, contact}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({settling}, timeout=_ANSWER)
+            return settling.done() and settling.result()
+        finally:
+            settling.cancel()
+            contact.cancel()
+            await settle([settling, contact])
 
     async def _is_settled(self, letter: _Letter) -> bool:
         for device in dict.fromkeys((letter.device,) if letter.in_room else (letter.device, letter.to)):

@@ -50,7 +50,7 @@ class Line:
 
 
 async def turn() -> None:
-    for _ in range(5):
+    for _ in range(20):
         await asyncio.sleep(0)
 
 
@@ -132,6 +132,21 @@ async def test_contact_while_an_end_is_under_way_and_then_answered_is_enough(out
     outbox.retry(1.0)
     await line.answer()
     assert len(line.asked) == 1
+    assert len(outbox) == 0
+
+
+async def test_contact_while_an_end_is_lost_sends_it_again_soon(
+    outbox: Outbox, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What went to a connection that was dead already is not answered for half a minute."""
+    monkeypatch.setattr(module, "_ANSWER", 0.01)
+    post(outbox)
+    await turn()
+    outbox.retry(1.0, BOB)
+    async with asyncio.timeout(20):
+        while len(line.asked) < 2:
+            await asyncio.sleep(0.001)
+    await line.answer()
     assert len(outbox) == 0
 
 

@@ -214,10 +214,9 @@ async def test_both_under_other_names_find_each_other_without_presence(strangers
     await strangers.running()
     await strangers.alice.stop()
     await strangers.bob.stop()
-    alice = await strangers.alice.start("there")
-    bob = await strangers.bob.start("elsewhere", auto_accept=True)
-    fast(alice)
-    await over(await resumed(bob), await resumed(alice))
+    receiving = await resumed(await strangers.bob.start("elsewhere", auto_accept=True))
+    sending = await resumed(await strangers.alice.start("there"))
+    await over(receiving, sending)
 
 
 async def test_pause_survives_a_restart(two: Two) -> None:
