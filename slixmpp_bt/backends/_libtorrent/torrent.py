@@ -93,6 +93,7 @@ class Torrent:
         self.gone: asyncio.Future[None] = loop.create_future()
         self.running = False
         self.figures = Figures()
+        self._counted = self._before = 0, 0  # bytes up and down: by the engine, and when it last began anew
         self.connected: dict[Endpoint, Candidate] = {}
         self.dialling: set[Endpoint] = set()
         self._session = session
@@ -275,9 +276,14 @@ class Torrent:
 
     def on_figures(self, status: lt.torrent_status) -> None:
         """The latest figures."""
+        counted = status.total_payload_upload, status.total_payload_download
+        if any(new < old for new, old in zip(counted, self._counted, strict=True)):
+            # The engine counts anew from a pause on. Its other count, of all times, is a second late.
+            self._before = self.figures.uploaded, self.figures.downloaded
+        self._counted = counted
         self.figures = Figures(
-            status.all_time_upload,
-            status.all_time_download,
+            self._before[0] + counted[0],
+            self._before[1] + counted[1],
             status.upload_payload_rate,
             status.download_payload_rate,
         )
