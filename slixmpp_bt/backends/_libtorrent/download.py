@@ -193,7 +193,7 @@ class TorrentDownload(TorrentSwarm, Download):
             self._missing.remove(piece)
             if not self._missing:
                 self.events.put(Finished())
-        if self._writer is None or self._writer.done():
+        if not self._closed and (self._writer is None or self._writer.done()):
             writing = self._write_behind()
             self._writer = asyncio.get_running_loop().create_task(writing, name="slixmpp_bt: libtorrent's writer")
 
@@ -223,10 +223,12 @@ class TorrentDownload(TorrentSwarm, Download):
         self._restart_from(self._flushed)
 
     async def aclose(self) -> None:
-        if self._writer is not None:
-            self._writer.cancel()
-            await settle([self._writer])
-        await super().aclose()
+        try:
+            await super().aclose()
+        finally:
+            if self._writer is not None:
+                self._writer.cancel()
+                await settle([self._writer])
 
     # Inner workings
 
