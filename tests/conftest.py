@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,6 +14,13 @@ import pytest
 import slixmpp_bt
 
 from .servers import Ejabberd, Loopback, Process, Prosody, RealServer, Server, started
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For ``-n auto``: most tests wait most of the time, so there is room for one more than there are cores."""
+    return len(os.sched_getaffinity(0)) + 1
+
 
 _LIBRARY = str(Path(slixmpp_bt.__file__).parent)
 

@@ -37,6 +37,7 @@ def record(**series: list[float]) -> Record:
 
 
 @pytest.mark.server
+@pytest.mark.acceptance
 @pytest.mark.timeout(600)
 def test_quick_setting_runs_every_row(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "--quick", "--out", str(tmp_path)]
