@@ -136,7 +136,8 @@ async def test_receiver_serves_after_a_restart_while_the_sender_is_away(loopback
         await person.stop()
 
 
-async def test_restart_after_the_time_forgets_the_seed(loopback: Loopback, tmp_path: Path) -> None:
+async def served_on(loopback: Loopback, tmp_path: Path) -> tuple[Person, Person, Path]:
+    """A sender, a receiver that has everything and goes on serving it for a minute, and what it published."""
     a, b = await loopback.add_user("alice"), await loopback.add_user("bob")
     await loopback.subscribe(a, b)
     alice = Person(loopback, a, tmp_path / "alice")
@@ -146,7 +147,12 @@ async def test_restart_after_the_time_forgets_the_seed(loopback: Loopback, tmp_p
     transfer = await receiver.expect("bt_transfer_start")
     [path] = await done(transfer)
     await transfer.released()
-    [saved] = await kept(receiver)
+    return alice, bob, path
+
+
+async def test_restart_after_the_time_forgets_the_seed(loopback: Loopback, tmp_path: Path) -> None:
+    alice, bob, path = await served_on(loopback, tmp_path)
+    [saved] = await kept(bob.one)
     assert saved.published == path
     assert b"PRIVATE KEY" in (saved.private_key or b"")
     await bob.stop()
@@ -159,15 +165,7 @@ async def test_restart_after_the_time_forgets_the_seed(loopback: Loopback, tmp_p
 
 
 async def test_published_file_that_is_gone_is_not_served(loopback: Loopback, tmp_path: Path) -> None:
-    a, b = await loopback.add_user("alice"), await loopback.add_user("bob")
-    await loopback.subscribe(a, b)
-    alice = Person(loopback, a, tmp_path / "alice")
-    bob = Person(loopback, b, tmp_path / "bob", auto_accept=True, seed_after=60)
-    receiver, sender = await bob.start(), await alice.start()
-    await sender.bt.send_file(receiver.jid, make_file(tmp_path / "file", 100_000))
-    transfer = await receiver.expect("bt_transfer_start")
-    [path] = await done(transfer)
-    await transfer.released()
+    alice, bob, path = await served_on(loopback, tmp_path)
     await bob.stop()
     path.unlink()
     receiver = await bob.start()
