@@ -11,16 +11,23 @@ log = logging.getLogger(__name__)
 
 
 class Tasks:
-    """Owns tasks: each is kept until it is done, and :meth:`aclose` cancels and awaits what is left."""
+    """Owns tasks: each is kept until it is done, and :meth:`aclose` cancels and awaits what is left.
+
+    After that nothing begins any more: what the other side still says while its connection is being closed would
+    otherwise start what nobody waits for.
+    """
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Run `coroutine` until it ends or :meth:`aclose`. It handles its own errors; another one is logged."""
         task = asyncio.get_running_loop().create_task(coroutine, name=f"slixmpp_bt {name}")
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        if self._closed:
+            task.cancel()
         return task
 
     async def aclose(self) -> None:
@@ -33,6 +40,7 @@ class Tasks:
                 task.cancel()
             await asyncio.wait(others)
             self._tasks -= others
+        self._closed = True
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

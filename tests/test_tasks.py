@@ -47,6 +47,19 @@ async def test_aclose_when_a_task_begins_another_awaits_that_too() -> None:
     assert later[0].cancelled()
 
 
+async def test_spawn_after_aclose_begins_nothing() -> None:
+    tasks, said = Tasks(), []
+
+    async def run() -> None:
+        said.append("begun")
+
+    await tasks.aclose()
+    late = tasks.spawn(run(), "late")
+    with pytest.raises(asyncio.CancelledError):
+        await late
+    assert said == []
+
+
 async def test_aclose_by_one_of_the_tasks_leaves_that_one() -> None:
     tasks = Tasks()
 
