@@ -20,7 +20,7 @@ from .places import Places
 from .process import Answer, Remote, remote
 
 #: libtorrent's settings that were the fastest on loopback (row ``settings``), beyond those of slixmpp_bt.
-BEST: Mapping[str, Any] = {"aio_threads": 1, "max_out_request_queue": 2000, "out_enc_policy": 2, "in_enc_policy": 2}
+BEST: Mapping[str, Any] = {"max_out_request_queue": 2000, "out_enc_policy": 2, "in_enc_policy": 2}
 
 
 @dataclass(frozen=True, slots=True)
