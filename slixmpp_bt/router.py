@@ -85,11 +85,11 @@ class Router:
             self._runner = self._context.tasks.spawn(self._run(), "routes")
 
     async def stop(self) -> None:
-        """Use no route until :meth:`start`; a stream is closed when this returns."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            runner.cancel()
-            await asyncio.wait([runner])
+        """Use no route until :meth:`start`; a stream is closed when this returns. Cancelling it leaves the stream to
+        close by itself; the next one waits for that."""
+        running = [task for task in (self._runner, self._stream) if task is not None]
+        self._runner = None
+        await _end(*running)
 
     def diagnosis(self) -> dict[Route, str]:
         """In words, why each route is not in use."""
@@ -110,6 +110,7 @@ class Router:
 
     async def _run(self) -> None:
         try:
+            await self._end_stream()  # one that a runner before this one has begun
             while True:
                 self._look()
                 now = self._situation()
@@ -173,10 +174,12 @@ class Router:
             self._stream = self._context.tasks.spawn(self._fetch(route), f"fetch by {route}")
 
     async def _end_stream(self) -> None:
-        stream, self._stream, self._running = self._stream, None, None
-        if stream is not None and not stream.done():
-            stream.cancel()
-            await asyncio.wait([stream])
+        """It stays the one stream until it has let go: until then its pieces are claimed."""
+        stream, self._running = self._stream, None
+        if stream is not None:
+            await _end(stream)
+            if self._stream is stream:
+                self._stream = None
 
     async def _fetch(self, route: Route) -> None:
         before = self.fetcher.received
@@ -202,3 +205,12 @@ class Router:
         trouble.until = asyncio.get_running_loop().time() + self._context.patience.after(trouble.failures, route)
         if error.final or trouble.strikes >= _STRIKES:
             self._excluded[route] = trouble.why
+
+
+async def _end(*tasks: asyncio.Task[None]) -> None:
+    """Cancel them, but not what is ending already: that would break off its last steps."""
+    for task in tasks:
+        if not task.cancelling():
+            task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)

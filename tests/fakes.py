@@ -110,6 +110,21 @@ class ScriptedDownload(PlainDownload):
     #: Bytes that a test brought as a swarm would.
     carried = 0
 
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.claimed: set[int] = set()
+        #: What somebody claimed while somebody else had.
+        self.claimed_twice: set[int] = set()
+
+    def claim(self, pieces: Iterable[int]) -> None:
+        super().claim(pieces)
+        self.claimed_twice |= self.claimed.intersection(pieces)
+        self.claimed.update(pieces)
+
+    def release(self, pieces: Iterable[int]) -> None:
+        super().release(pieces)
+        self.claimed.difference_update(pieces)
+
     def status(self) -> Status:
         return replace(super().status(), downloaded=self.carried)
 
