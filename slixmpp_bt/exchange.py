@@ -76,6 +76,8 @@ class Exchange:
     def __init__(self, context: Context, authorize: Callable[[IncomingOffer], Awaitable[bool]]) -> None:
         #: Of an earlier run, and not answered.
         self.restored_items: list[IncomingOffer] = []
+        #: Of an earlier run, and kept, but not to be gone on with now; and why.
+        self.left: dict[IncomingOffer, BTError] = {}
         self._context = context
         self._authorize = authorize
         self._outgoing: dict[str, OutgoingOffer] = {}
@@ -556,6 +558,7 @@ class Exchange:
                 await offer.learn(info)
             except BTError as error:
                 log.warning("%r cannot be taken up again: %s", offer, error)
+                self.left[offer] = error
                 return
         self._incoming[offer.key, offer.id] = offer
         if download is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -27,7 +28,7 @@ from .connection import Connection
 from .constants import FEATURE_IN_BAND, FEATURE_RELAY, FEATURE_SEALED, NS, Mode, Route
 from .context import Context
 from .directory import Directory
-from .errors import ConfigError, LimitExceeded, NotSupported, PeerGone, ProtocolError, StateError
+from .errors import BTError, ConfigError, LimitExceeded, NotSupported, PeerGone, ProtocolError, StateError
 from .exchange import Exchange
 from .incoming import IncomingOffer
 from .messages import Offer, Request, Seek, Withdraw
@@ -300,11 +301,41 @@ class XEP_BT(BasePlugin):
         """All transfers that have not ended."""
         return self._exchange.transfers
 
+    async def restored(self) -> dict[IncomingOffer, BTError]:
+        """Wait until what an earlier run has left is in :attr:`offers` and :attr:`transfers`: it is taken up when the
+        first session begins. Cancelling it does no harm.
+
+        Returns what cannot be gone on with now, and why: most often it is beyond the limits, which were others then. It
+        stays kept for a later run.
+        """
+        await self._ready.wait()
+        return dict(self._exchange.left)
+
+    @property
+    def persistent(self) -> bool:
+        """Whether what there is outlasts this run. False before :meth:`restored` returns, without a ``state_dir``,
+        while another process uses it, and where it cannot be used; the log says why."""
+        return self._context.state.path is not None
+
+    async def untold(self, timeout: float = 3.0) -> frozenset[str]:
+        """Wait until those whose transfers have ended have answered that they know, or cannot be reached. To be called
+        by a program that is about to end. Cancelling it does no harm.
+
+        Returns the ids of the offers of which somebody has not answered; they are told at the next contact, by a later
+        run too if this one is :attr:`persistent`.
+
+        :param timeout: how long it may take, in seconds.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._context.outbox.tried()
+        return frozenset(end.id for end in self._context.outbox.waiting)
+
     def handle_offer(self, message: Message) -> IncomingOffer | None:
         """Take an offer from a message that did not come by the stream, such as one from an archive (XEP-0313).
 
-        Returns None if it carries no new offer that is within the limits. What the policy makes of it, and
-        ``bt_offer``, come afterwards as for any other.
+        Returns None if it carries no new offer that is within the limits, or ``receive`` is off. What the policy makes
+        of it, and ``bt_offer``, come afterwards as for any other.
         """
         found = self._take_offers(message, archived=True)
         return found[0] if found else None
@@ -428,7 +459,9 @@ class XEP_BT(BasePlugin):
             self.xmpp.plugin["xep_0030"].del_feature(jid=jid, feature=feature)
 
     def _features(self) -> list[str]:
-        """What this side really can."""
+        """What this side really can; nothing that others would send it anything for, if it does not receive."""
+        if not self._config.receive:
+            return []
         routes = {Route.RELAY: FEATURE_RELAY, Route.IN_BAND: FEATURE_IN_BAND}
         news = () if isinstance(self.xmpp, ComponentXMPP) else sorted(self._catalogue.watched)
         features = [feature for route, feature in routes.items() if route in self._config.routes]
@@ -584,7 +617,7 @@ class XEP_BT(BasePlugin):
             self._exchange.withdrawn(found, peer)
         if isinstance(found, Seek):
             self._exchange.sought(found, peer, local)
-        if message["type"] == "headline" or not isinstance(found, Offer):
+        if message["type"] == "headline" or not isinstance(found, Offer) or not self._config.receive:
             return []
         offers = (self._exchange.receive_offer(offer, peer, local) for offer in stanza.find_offers(message))
         return [offer for offer in offers if offer is not None]
