@@ -24,7 +24,7 @@ from .negotiation import Event
 from .occupancy import Occupancy
 from .outgoing import OutgoingOffer
 from .policy import Agreement, Counts, Peer, Verdict
-from .receiving import Resume
+from .resuming import Resume
 from .seals import utc
 from .state import SavedCheckpoint, SavedDownload, SavedIncoming, SavedOffer, SavedPast, SavedReceiver
 from .transfer import Transfer, heard

@@ -369,9 +369,7 @@ class OutgoingOffer:
     def size_of(self, select: frozenset[int] | None) -> int:
         """Bytes of these files; None for all."""
         made = self._content.loaded
-        if select is None or made is None:
-            return self.size
-        return sum(made.manifest.files[index].size for index in select)
+        return self.size if made is None else made.manifest.size_of(select)
 
     def excluded(self) -> dict[Route, str]:
         """The routes by which nobody is served, and why."""

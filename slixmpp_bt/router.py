@@ -14,6 +14,7 @@ from .context import Context
 from .errors import BackendClosed, BTError, NoRoute, ProtocolError
 from .fetching import Fetcher, Strike
 from .routing import STREAMS, Situation
+from .tasks import end
 from .wire import StreamBroken
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class Router:
         close by itself; the next one waits for that."""
         running = [task for task in (self._runner, self._stream) if task is not None]
         self._runner = None
-        await _end(*running)
+        await end(*running)
 
     def diagnosis(self) -> dict[Route, str]:
         """In words, why each route is not in use."""
@@ -177,7 +178,7 @@ class Router:
         """It stays the one stream until it has let go: until then its pieces are claimed."""
         stream, self._running = self._stream, None
         if stream is not None:
-            await _end(stream)
+            await end(stream)
             if self._stream is stream:
                 self._stream = None
 
@@ -205,12 +206,3 @@ class Router:
         trouble.until = asyncio.get_running_loop().time() + self._context.patience.after(trouble.failures, route)
         if error.final or trouble.strikes >= _STRIKES:
             self._excluded[route] = trouble.why
-
-
-async def _end(*tasks: asyncio.Task[None]) -> None:
-    """Cancel them, but not what is ending already: that would break off its last steps."""
-    for task in tasks:
-        if not task.cancelling():
-            task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from slixmpp_bt import Cancelled, Route, State, Transfer, receiving
+from slixmpp_bt import Cancelled, Route, State, Transfer, disk
 
 from .servers import Loopback
 from .world import Member, digest, done, make_file, pair, until
@@ -22,7 +22,7 @@ SLOW = 1_500_000
 
 @pytest.fixture
 async def loopback(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Loopback]:
-    monkeypatch.setattr(receiving, "_DISK_TICK", 0.2)
+    monkeypatch.setattr(disk, "_TICK", 0.2)
     async with Loopback() as view:
         yield view
 
