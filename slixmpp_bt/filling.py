@@ -30,7 +30,7 @@ from .seals import Opener, utc
 from .storage import Landing
 from .tasks import end
 from .threads import in_thread
-from .transfer import Transfer, heard
+from .transfer import Transfer
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +49,15 @@ class Filling:
     :ivar answer: the sender's last one to an Accept.
     :ivar sure: whether all that an earlier run has left could be checked.
     :param wanted: the files; None for all.
+    :param fail: ends the transfer.
+    :param over: the sender says that the offer has ended.
     :param why: is told in words why nothing moves.
     """
 
     def __init__(
         self, context: Context, message: Offer, manifest: Manifest, transfer: Transfer, local: JID, *,
-        wanted: frozenset[int] | None, landing: Landing, earlier: Mapping[Route, int], why: Callable[[str], None],
+        wanted: frozenset[int] | None, landing: Landing, earlier: Mapping[Route, int],
+        fail: Callable[[BTError], None], over: Callable[[ProtocolError], None], why: Callable[[str], None],
     ) -> None:  # fmt: skip
         assert transfer.id is not None
         self.landing = landing
@@ -73,6 +76,8 @@ class Filling:
         self._local = local
         self._wanted = wanted
         self._earlier = earlier
+        self._fail = fail
+        self._over = over
         self._why = why
         self._disk = Disk(context, landing, transfer, why, self._go_on)
         self._checkpoints: Checkpoints | None = None
@@ -121,19 +126,13 @@ class Filling:
         )  # fmt: skip
         self._router = Router(
             self._context, download, fetcher,
-            fail=self._fail, over=self._is_over,
+            fail=self._fail, over=self._over,
             left=lambda: self.total - self.measure().transferred,
             time_left=lambda: self._transfer.time_left,
         )  # fmt: skip
 
     def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
         self._tasks.append(self._context.tasks.spawn(work, f"{what} {self._id}"))
-
-    def _fail(self, error: BTError) -> None:
-        self._transfer.feed(Event.FAIL, error)
-
-    def _is_over(self, error: ProtocolError) -> None:
-        self._transfer.feed(*heard("cancel", error.reason or "cancel", f"the sender has ended the offer: {error}"))
 
     # how far it is
 

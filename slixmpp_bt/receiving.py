@@ -17,7 +17,7 @@ from .asking import Asking, NotNow, Over
 from .backends import Seed
 from .constants import Route, State
 from .context import Context
-from .errors import BTError, Cancelled, StorageError
+from .errors import BTError, Cancelled, ProtocolError, StorageError
 from .filling import Filling
 from .messages import Accept, End, Peers
 from .negotiation import Action, Event, Phase
@@ -240,9 +240,16 @@ class Receiving(Side):
             await self._filling.close()
         self._filling = Filling(
             self._context, self._offer.message, manifest, self.transfer, self._offer.local,
-            wanted=self._wanted, landing=await self._plan(), earlier=self._earlier, why=self._set_why_not,
+            wanted=self._wanted, landing=await self._plan(), earlier=self._earlier,
+            fail=self._fail, over=self._is_over, why=self._set_why_not,
         )  # fmt: skip
         await self._filling.open(self._resume)
+
+    def _fail(self, error: BTError) -> None:
+        self.transfer.feed(Event.FAIL, error)
+
+    def _is_over(self, error: ProtocolError) -> None:
+        self.transfer.feed(*heard("cancel", error.reason or "cancel", f"the sender has ended the offer: {error}"))
 
     def _total(self) -> int:
         manifest = self._offer.manifest
