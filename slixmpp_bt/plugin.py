@@ -294,12 +294,12 @@ class XEP_BT(BasePlugin):
     @property
     def offers(self) -> tuple[OutgoingOffer | IncomingOffer, ...]:
         """All offers that are alive, own ones and others'."""
-        return self._exchange.offers
+        return self._exchange.registry.offers
 
     @property
     def transfers(self) -> tuple[Transfer, ...]:
         """All transfers that have not ended."""
-        return self._exchange.transfers
+        return self._exchange.registry.transfers
 
     async def restored(self) -> dict[IncomingOffer, BTError]:
         """Wait until what an earlier run has left is in :attr:`offers` and :attr:`transfers`: it is taken up when the
@@ -309,7 +309,7 @@ class XEP_BT(BasePlugin):
         stays kept for a later run.
         """
         await self._ready.wait()
-        return dict(self._exchange.left)
+        return dict(self._exchange.registry.left)
 
     @property
     def persistent(self) -> bool:
@@ -399,13 +399,13 @@ class XEP_BT(BasePlugin):
             notify=self.xmpp.event,
             tasks=tasks,
             outbox=Outbox(self._connection, tasks),
-            running=lambda: self._exchange.running(),
+            running=lambda: self._exchange.registry.running(),
         )
         self._exchange = Exchange(self._context, self._authorize)
         self._exchange.occupancy.greet = self._greet
         self._backend.on_candidates_changed(self._exchange.addresses_changed)
         self._catalogue = Catalogue(
-            self._context, self._exchange, self._connection.query,
+            self._context, self._exchange.registry, self._exchange.intake, self._connection.query,
             local=lambda: self._local(None), peer_of=self._directory.peer, watch=self._watch,
             members=lambda groups: self._directory.members(groups, self._local(None)),
         )  # fmt: skip
@@ -479,7 +479,7 @@ class XEP_BT(BasePlugin):
         await self.xmpp.plugin["xep_0115"].update_caps(broadcast=seen)
 
     async def _default_authorize(self, jid: JID, node: str | None, ifrom: JID, offer: IncomingOffer) -> bool:
-        return await self._exchange.allows(offer)
+        return await self._exchange.intake.allows(offer)
 
     async def _authorize(self, offer: IncomingOffer) -> bool:
         return bool(await self.api["authorize"](offer.local, offer.id, offer.peer, offer))
@@ -513,7 +513,7 @@ class XEP_BT(BasePlugin):
                 directory, account, self._config.instance
             )
             await self._exchange.restore(self._peer_of)
-            self._rooms.know(room for offer in self._exchange.offers if (room := _room(offer)) is not None)
+            self._rooms.know(room for offer in self._exchange.registry.offers if (room := _room(offer)) is not None)
             for owner, jid in self._rooms.occupants():
                 self._exchange.occupancy.came(owner, jid)
         except StateError as error:
@@ -619,7 +619,7 @@ class XEP_BT(BasePlugin):
             self._exchange.sought(found, peer, local)
         if message["type"] == "headline" or not isinstance(found, Offer) or not self._config.receive:
             return []
-        offers = (self._exchange.receive_offer(offer, peer, local) for offer in stanza.find_offers(message))
+        offers = (self._exchange.intake.receive_offer(offer, peer, local) for offer in stanza.find_offers(message))
         return [offer for offer in offers if offer is not None]
 
     async def _handle_request(self, iq: StanzaBase) -> None:

@@ -339,7 +339,7 @@ class Party:
             notify=lambda name, data: self.events.append((name, data)),
             tasks=self.tasks,
             outbox=Outbox(self.wire, self.tasks),
-            running=lambda: self.exchange.running(),
+            running=lambda: self.exchange.registry.running(),
             now=world.clock,
             rng=world.clock.rng,
         )
@@ -347,14 +347,14 @@ class Party:
         self._world = world
 
     async def authorize(self, offer: IncomingOffer) -> bool:
-        return await self.exchange.allows(offer)
+        return await self.exchange.intake.allows(offer)
 
     def know(self, other: Party) -> Peer:
         return Peer(jid=other.jid, bare=JID(other.jid.bare), subscription=self.subscription)
 
     def hear(self, message: Message, sender: Party) -> None:
         if isinstance(message, Offer):
-            self.exchange.receive_offer(message, self.know(sender), self.jid)
+            self.exchange.intake.receive_offer(message, self.know(sender), self.jid)
         elif isinstance(message, Withdraw):
             self.exchange.withdrawn(message, self.know(sender))
         elif isinstance(message, Seek):

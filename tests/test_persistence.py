@@ -26,9 +26,9 @@ from slixmpp_bt import (
     State,
     StorageError,
     Transfer,
-    exchange,
     manifest,
     outbox,
+    registry,
 )
 from slixmpp_bt.backends.checkpoint import encode
 from slixmpp_bt.constants import NS
@@ -321,7 +321,7 @@ async def test_file_offered_again_is_not_hashed_again(two: Two, monkeypatch: pyt
 async def test_completion_is_told_after_the_senders_absence(
     strangers: Two, seen: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "_SWEEP", 0.2)
+    monkeypatch.setattr(registry, "_SWEEP", 0.2)
     monkeypatch.setattr(outbox, "_SEEK_FIRST", 0.2)
     two = strangers
     if seen:

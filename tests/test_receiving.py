@@ -327,4 +327,4 @@ async def test_offer_whose_size_is_not_its_manifests_is_never_shown(world: World
     alice.offer(bob.jid.bare, world.file())
     await bob.expect("bt_offer")
     message = replace(alice.wire.of(Offer)[0], id="another", size=5)
-    assert bob.exchange.receive_offer(message, bob.know(alice), bob.jid) is None
+    assert bob.exchange.intake.receive_offer(message, bob.know(alice), bob.jid) is None
