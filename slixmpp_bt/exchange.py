@@ -18,6 +18,7 @@ from . import policy
 from .access import Access
 from .constants import Mode
 from .context import Context
+from .endings import heard
 from .errors import BTError, Cancelled, ProtocolError, TransferError
 from .incoming import IncomingOffer
 from .intake import Intake
@@ -29,7 +30,7 @@ from .policy import Agreement, Peer
 from .registry import Registry
 from .restoring import Restoring
 from .state import SavedIncoming
-from .transfer import Transfer, heard
+from .transfer import Transfer
 
 log = logging.getLogger(__name__)
 

@@ -23,6 +23,7 @@ from .answering import Answering
 from .constants import Mode, Route, State
 from .content import Content
 from .context import Context
+from .endings import ending, saved_ending
 from .errors import BTError, Cancelled, Expired, PeerGone, SourceChanged, TransferError
 from .manifest import Made
 from .messages import End, Offer
@@ -34,7 +35,7 @@ from .seals import utc
 from .seeding import Seeding
 from .sending import Sending
 from .state import SavedOffer, SavedReceiver
-from .transfer import Transfer, ending, saved_ending
+from .transfer import Transfer
 
 log = logging.getLogger(__name__)
 

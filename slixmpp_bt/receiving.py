@@ -17,6 +17,7 @@ from .asking import Asking, NotNow, Over
 from .backends import Seed
 from .constants import Route, State
 from .context import Context
+from .endings import heard, tellable
 from .errors import BTError, Cancelled, ProtocolError, StorageError
 from .filling import Filling
 from .messages import Accept, End, Peers
@@ -28,7 +29,7 @@ from .routing import INLINE_MAX
 from .state import SavedDownload
 from .storage import Landing
 from .tasks import end
-from .transfer import Side, heard, tellable
+from .transfer import Side
 
 if TYPE_CHECKING:
     from .incoming import IncomingOffer, Select
