@@ -32,10 +32,10 @@ from slixmpp_bt.manifest import Manifest, ManifestLimits
 from slixmpp_bt.messages import Accepted, Candidate, Fetching, Meta, MetaChunk, Offer
 from slixmpp_bt.stanza import AnyMessage
 
+from ..samples import anything, damaged
 from ..security.offers import small_offer
 from ..security.raw import Raw
 from ..servers import Loopback
-from ..test_stanza import anything, damaged
 from ..world import Member, make_file, until
 from . import COUNT, patient, thorough
 from .corpus import good
