@@ -80,6 +80,7 @@ class Config:
 
     download_dir: Path | None = None
     auto_accept: AutoAccept = False
+    receive: bool = True
     mode: Mode = Mode.SEALED
     state_dir: Path | None = field(default_factory=lambda: platformdirs.user_state_path("slixmpp-bt"))
     instance: str = "default"
@@ -256,6 +257,7 @@ def _limits(old: Limits, value: object) -> Limits:
 _CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "download_dir": _directory,
     "auto_accept": _auto_accept,
+    "receive": _flag,
     "mode": _mode,
     "state_dir": _directory,
     "instance": _instance,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -20,8 +19,6 @@ from .rooms import Rooms
 from .streams.inband import InBandStreams
 from .streams.relay import RelayStreams
 from .wire import Expected, Stream, StreamBroken
-
-log = logging.getLogger(__name__)
 
 _MessageType = Literal["chat", "normal", "groupchat", "headline"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -23,8 +22,6 @@ from .outbox import NOT_NOW
 from .sealing import Unit
 from .seals import Opener
 from .wire import Stream, StreamBroken
-
-log = logging.getLogger(__name__)
 
 #: So many bytes are asked for at once: that is the back-pressure (protocol section 1, Fetch).
 FETCH_SIZE = {Route.IN_BAND: 256 * 1024, Route.RELAY: MAX_FETCH}

@@ -20,7 +20,8 @@ from .manifest import Manifest, ManifestLimits
 from .messages import End, Offer, Peers
 from .negotiation import Event, Negotiation, Phase, Role
 from .policy import Peer, knows
-from .receiving import Receiving, Resume
+from .receiving import Receiving
+from .resuming import Resume
 from .sealing import check_authority
 from .state import SavedDownload, SavedIncoming
 from .storage import Landing

@@ -165,6 +165,10 @@ class Manifest:
             piece for file in chosen for piece in range(file.first_piece, file.first_piece + self._count(file))
         )
 
+    def size_of(self, select: frozenset[int] | None = None) -> int:
+        """Bytes of the selected files; None selects all."""
+        return self.size if select is None else sum(self.files[index].size for index in select)
+
     def _count(self, file: File) -> int:
         return -(-file.size // self.piece_length)
 

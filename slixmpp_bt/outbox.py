@@ -69,6 +69,7 @@ class Outbox:
         self._wire = wire
         self._tasks = tasks
         self._letters: dict[str, list[_Letter]] = {}
+        self._under_way: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return sum(map(len, self._letters.values()))
@@ -115,6 +116,12 @@ class Outbox:
     def waiting(self) -> list[End]:
         """What nobody has answered yet."""
         return [letter.end for letters in self._letters.values() for letter in letters]
+
+    async def tried(self) -> None:
+        """Return once nothing is under way: all that is to be said was answered, or cannot be said now. An answer may
+        take half a minute. Cancelling it cancels nothing but the waiting."""
+        while self._under_way:
+            await asyncio.wait(self._under_way)
 
     def retry(self, now: float, peer: JID | None = None, owner: str | None = None) -> None:
         """There is contact again: with everybody (a new session), or with the account of `peer`, then at that
@@ -171,7 +178,9 @@ class Outbox:
             letter.contact.set()
             return
         letter.sending = True
-        self._tasks.spawn(self._deliver(letter), f"end {letter.end.id}")
+        delivery = self._tasks.spawn(self._deliver(letter), f"end {letter.end.id}")
+        self._under_way.add(delivery)
+        delivery.add_done_callback(self._under_way.discard)
 
     async def _deliver(self, letter: _Letter) -> None:
         try:

@@ -8,6 +8,7 @@ import logging
 import mimetypes
 import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self, cast
@@ -22,7 +23,8 @@ from .answering import Answering
 from .constants import Mode, Route, State
 from .content import Content
 from .context import Context
-from .errors import BTError, Cancelled, Expired, PeerGone, TransferError
+from .endings import ending, saved_ending
+from .errors import BTError, Cancelled, Expired, PeerGone, SourceChanged, TransferError
 from .manifest import Made
 from .messages import End, Offer
 from .negotiation import Event, Phase
@@ -33,7 +35,7 @@ from .seals import utc
 from .seeding import Seeding
 from .sending import Sending
 from .state import SavedOffer, SavedReceiver
-from .transfer import Transfer, ending, saved_ending
+from .transfer import Transfer
 
 log = logging.getLogger(__name__)
 
@@ -158,6 +160,17 @@ class OutgoingOffer:
         for transfer in self.transfers:
             await transfer.cancel("the offer was withdrawn")
 
+    async def remind(self) -> None:
+        """Offer it again to whom it was offered, while nobody has accepted: who was away may have missed it. No effect
+        before it was offered for the first time, and after its end. Cancelling it may leave it unsaid.
+
+        :raises SourceChanged: the source is not what was offered; the offer has ended with that.
+        """
+        if self._state is State.OFFERED:
+            await self._check_source()
+        if self._state is State.OFFERED and not any(transfer.id for transfer in self.transfers):
+            await self.send()
+
     async def __aiter__(self) -> AsyncIterator[Transfer]:
         """Each transfer as it begins; ends when the offer has ended."""
         seen: WeakSet[Transfer] = WeakSet()
@@ -274,7 +287,8 @@ class OutgoingOffer:
         """Compare a published offer with the node, where its item is or is not, and with its source."""
         self.look_at_the_clock()
         if self._state is State.OFFERED:
-            await self._check_source()
+            with suppress(SourceChanged):
+                await self._check_source()
         if isinstance(self._announcement, Publication) and not is_there and not self._announcing:
             self._announcement.lost()
             self.save()
@@ -284,13 +298,18 @@ class OutgoingOffer:
             self.tell_withdrawn()
 
     async def _check_source(self) -> None:
+        """
+        :raises SourceChanged: it is not what was offered; the offer has ended with that.
+        """
         try:
             await self._content.load()
             await self.seeding.check_source()
-        except BTError as error:
+        except SourceChanged as error:
             self.fail(error)
-        if not self.receivers.served():
-            self._content.unload()
+            raise
+        finally:
+            if not self.receivers.served():
+                self._content.unload()
 
     def wants(self, device: JID) -> bool:
         """Whether a device that is online belongs to the account that this is offered to, or an occupant to the room,
@@ -351,9 +370,7 @@ class OutgoingOffer:
     def size_of(self, select: frozenset[int] | None) -> int:
         """Bytes of these files; None for all."""
         made = self._content.loaded
-        if select is None or made is None:
-            return self.size
-        return sum(made.manifest.files[index].size for index in select)
+        return self.size if made is None else made.manifest.size_of(select)
 
     def excluded(self) -> dict[Route, str]:
         """The routes by which nobody is served, and why."""

@@ -5,38 +5,35 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from datetime import datetime
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from slixmpp import JID, BaseXMPP, ClientXMPP, ComponentXMPP, Iq, Message, Presence
 from slixmpp.plugins import BasePlugin
-from slixmpp.xmlstream.handler import Callback, CoroutineCallback
 from slixmpp.xmlstream.handler.base import BaseHandler
-from slixmpp.xmlstream.matcher import MatchXPath, StanzaPath
-from slixmpp.xmlstream.stanzabase import StanzaBase
 
-from . import stanza
+from . import engine, stanza
 from .access import Access
 from .arguments import Expires, parse_desc, parse_expires, parse_jid, parse_source
-from .backends import Backend, RateLimits
 from .catalogue import Catalogue
 from .config import Config
 from .connection import Connection
-from .constants import FEATURE_IN_BAND, FEATURE_RELAY, FEATURE_SEALED, NS, Mode, Route
+from .constants import Mode, Route
 from .context import Context
 from .directory import Directory
-from .errors import ConfigError, LimitExceeded, NotSupported, PeerGone, ProtocolError, StateError
+from .errors import BTError, ConfigError, NotSupported, StateError
 from .exchange import Exchange
+from .features import Features, features
+from .inbound import Inbound, handlers
 from .incoming import IncomingOffer
-from .messages import Offer, Request, Seek, Withdraw
+from .leaving import Leaving
 from .occupancy import Occupancy
 from .outbox import Outbox
 from .outgoing import OutgoingOffer
 from .policy import Peer, reveals_address
 from .rooms import Rooms
-from .stanza.pubsub import EVENT_XPATH
 from .state import SavedIncoming, State
 from .tasks import Tasks
 from .transfer import Transfer
@@ -46,24 +43,8 @@ log = logging.getLogger(__name__)
 #: What this version can do; more is designed (docs/explanation/decisions).
 MODES = frozenset(Mode)
 ROUTES = frozenset(Route)
-#: A client that disconnects and does not begin to connect again within so many seconds has left.
-_GRACE = 5.0
-#: So long a request waits for what an earlier run has left, in seconds.
-_PATIENCE = 10.0
 #: What takes effect only when the plugin starts.
 _FIXED = frozenset({"backend", "listen", "port_mapping", "state_dir", "instance"})
-_REQUESTS = (
-    "set/bt_here",
-    "set/bt_accept",
-    "get/bt_meta",
-    "set/bt_fetch",
-    "set/bt_peers",
-    "set/bt_report",
-    "set/bt_end",
-)
-
-#: Plugins that are closing: a task needs somebody who holds it, and a disabled plugin is held by nobody.
-_closing: set[asyncio.Task[None]] = set()
 
 
 class XEP_BT(BasePlugin):
@@ -86,9 +67,9 @@ class XEP_BT(BasePlugin):
         super().__init__(xmpp, config)
         self._rooms = Rooms(xmpp, self._watcher)
         self._directory = Directory(xmpp, self._rooms)
-        self._guard: asyncio.Task[None] | None = None
-        self._leaving: asyncio.TimerHandle | None = None
-        self._announced: set[JID] = set()
+        self._leaving = Leaving(xmpp, self._close_once)
+        self._features = Features(xmpp, self._current, lambda work: self._context.tasks.spawn(work, "update caps"))
+        self._handlers: list[BaseHandler] = []
         self._ended = False
         try:
             self._config = _checked(Config.parse(config))
@@ -103,16 +84,9 @@ class XEP_BT(BasePlugin):
     def plugin_init(self) -> None:
         """Begin to listen for offers and requests."""
         stanza.register()
-        ns = self.xmpp.default_ns
         self.api.register(cast(Any, self._default_authorize), "authorize", default=True)
-        handlers: list[BaseHandler] = [
-            Callback("BT offer", MatchXPath(f"{{{ns}}}message/{{urn:xmpp:sfs:0}}file-sharing"), self._handle_message),
-            Callback("BT withdraw", StanzaPath("message/bt_withdraw"), self._handle_message),
-            Callback("BT seek", StanzaPath("message/bt_seek"), self._handle_message),
-            Callback("BT catalogue", MatchXPath(EVENT_XPATH.replace("*", ns)), self._handle_message),
-        ]
-        handlers += [CoroutineCallback(f"BT {p}", StanzaPath(f"iq@type={p}"), self._handle_request) for p in _REQUESTS]
-        for handler in handlers:
+        self._handlers = handlers(self.xmpp.default_ns, lambda: self._inbound)
+        for handler in self._handlers:
             self.xmpp.register_handler(handler)
         for event, function in self._events():
             self.xmpp.add_event_handler(event, function)
@@ -127,22 +101,21 @@ class XEP_BT(BasePlugin):
 
     def session_bind(self, jid: JID | str) -> None:
         """Announce the feature. Runs again at every connection."""
-        self._announce(JID(str(jid)))
+        self._features.announce(JID(str(jid)))
 
     def plugin_end(self) -> None:
         """Undo everything; what runs is closed in the background (see :meth:`aclose`)."""
-        for name in ("BT offer", "BT withdraw", "BT seek", "BT catalogue", *(f"BT {p}" for p in _REQUESTS)):
-            self.xmpp.remove_handler(name)
+        for handler in self._handlers:
+            self.xmpp.remove_handler(handler.name)
         for event, function in self._events():
             self.xmpp.del_event_handler(event, function)
         self._rooms.detach()
-        for jid in self._announced:
-            self._conceal(jid, self._features())
+        self._features.conceal()
         try:
-            loop = asyncio.get_running_loop()
+            asyncio.get_running_loop()
         except RuntimeError:
             return
-        self._hold(loop.create_task(self._finish(), name="slixmpp_bt close"))
+        self._leaving.close(self._finish())
 
     def _events(self) -> tuple[tuple[str, Callable[[Any], None]], ...]:
         return (
@@ -150,7 +123,7 @@ class XEP_BT(BasePlugin):
             ("session_resumed", self._session_started),
             ("session_end", self._session_ended),
             ("disconnected", self._disconnected),
-            ("message_error", self._handle_error),
+            ("message_error", self._bounced),
             ("presence_available", self._device_available),
             ("blocked", self._on_blocked),
             ("unblocked", self._on_unblocked),
@@ -159,7 +132,7 @@ class XEP_BT(BasePlugin):
 
     async def _finish(self) -> None:
         if self.xmpp.is_connected() and not isinstance(self.xmpp, ComponentXMPP):
-            await self._update_caps()
+            await self._features.update_caps()
         await self.aclose()
 
     # what a user calls
@@ -293,20 +266,50 @@ class XEP_BT(BasePlugin):
     @property
     def offers(self) -> tuple[OutgoingOffer | IncomingOffer, ...]:
         """All offers that are alive, own ones and others'."""
-        return self._exchange.offers
+        return self._exchange.registry.offers
 
     @property
     def transfers(self) -> tuple[Transfer, ...]:
         """All transfers that have not ended."""
-        return self._exchange.transfers
+        return self._exchange.registry.transfers
+
+    async def restored(self) -> dict[IncomingOffer, BTError]:
+        """Wait until what an earlier run has left is in :attr:`offers` and :attr:`transfers`: it is taken up when the
+        first session begins. Cancelling it does no harm.
+
+        Returns what cannot be gone on with now, and why: most often it is beyond the limits, which were others then. It
+        stays kept for a later run.
+        """
+        await self._ready.wait()
+        return dict(self._exchange.registry.left)
+
+    @property
+    def persistent(self) -> bool:
+        """Whether what there is outlasts this run. False before :meth:`restored` returns, without a ``state_dir``,
+        while another process uses it, and where it cannot be used; the log says why."""
+        return self._context.state.path is not None
+
+    async def untold(self, timeout: float = 3.0) -> frozenset[str]:
+        """Wait until those whose transfers have ended have answered that they know, or cannot be reached. To be called
+        by a program that is about to end. Cancelling it does no harm.
+
+        Returns the ids of the offers of which somebody has not answered; they are told at the next contact, by a later
+        run too if this one is :attr:`persistent`.
+
+        :param timeout: how long it may take, in seconds.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._context.outbox.tried()
+        return frozenset(end.id for end in self._context.outbox.waiting)
 
     def handle_offer(self, message: Message) -> IncomingOffer | None:
         """Take an offer from a message that did not come by the stream, such as one from an archive (XEP-0313).
 
-        Returns None if it carries no new offer that is within the limits. What the policy makes of it, and
-        ``bt_offer``, come afterwards as for any other.
+        Returns None if it carries no new offer that is within the limits, or ``receive`` is off. What the policy makes
+        of it, and ``bt_offer``, come afterwards as for any other.
         """
-        found = self._take_offers(message, archived=True)
+        found = self._inbound.take_offers(message, archived=True)
         return found[0] if found else None
 
     def configure(self, **changes: Any) -> None:
@@ -318,14 +321,11 @@ class XEP_BT(BasePlugin):
         for key in sorted(_FIXED & set(changes)):
             if getattr(new, key) != getattr(self._config, key):
                 raise ConfigError(f"{key} cannot be changed while the plugin runs: disable it and register it again")
-        before, self._config = self._features(), new
+        before, self._config = self._current(), new
         self._context.config = new
-        if before != self._features():
-            announced, self._announced = self._announced, set()
-            for jid in announced:
-                self._conceal(jid, before)
-                self._announce(jid)
-        self._context.tasks.spawn(self._backend.set_limits(_rates(new)), "set limits")
+        if before != self._current():
+            self._features.change(before)
+        self._context.tasks.spawn(self._backend.set_limits(engine.rates(new)), "set limits")
 
     @property
     def settings(self) -> Config:
@@ -336,10 +336,7 @@ class XEP_BT(BasePlugin):
         """End everything, in bounded time: transfers, the engine, files. Idempotent. After it the plugin is of no
         use until the client starts a new session. Cancelling it is discouraged: it may leave part files behind.
         """
-        if self._leaving is not None:
-            self._leaving.cancel()
-        if self._guard is not None and self._guard is not asyncio.current_task():
-            self._guard.cancel()
+        self._leaving.closing()
         self._ended = True
         if self._restoring is not None and self._restoring is not asyncio.current_task():
             self._restoring.cancel()
@@ -359,7 +356,7 @@ class XEP_BT(BasePlugin):
         self._restoring: asyncio.Task[None] | None = None
         self._connection = Connection(self.xmpp, self._rooms)
         self._connection.hidden = self._is_hidden
-        self._backend = _backend(self._config)
+        self._backend = engine.make(self._config)
         tasks = Tasks()
         self._context = Context(
             config=self._config,
@@ -368,24 +365,23 @@ class XEP_BT(BasePlugin):
             notify=self.xmpp.event,
             tasks=tasks,
             outbox=Outbox(self._connection, tasks),
-            running=lambda: self._exchange.running(),
+            running=lambda: self._exchange.registry.running(),
         )
         self._exchange = Exchange(self._context, self._authorize)
         self._exchange.occupancy.greet = self._greet
         self._backend.on_candidates_changed(self._exchange.addresses_changed)
         self._catalogue = Catalogue(
-            self._context, self._exchange, self._connection.query,
-            local=lambda: self._local(None), peer_of=self._directory.peer, watch=self._watch,
+            self._context, self._exchange.registry, self._exchange.intake, self._connection.query,
+            local=lambda: self._local(None), peer_of=self._directory.peer, watch=self._features.watch,
             members=lambda groups: self._directory.members(groups, self._local(None)),
         )  # fmt: skip
         self._context.shelf = self._catalogue.nodes
+        self._inbound = Inbound(
+            self._context, self._exchange, self._directory, self._catalogue, self._ready, lambda: self._local(None)
+        )
 
     def _is_hidden(self, peer: JID, local: JID) -> bool:
         return not reveals_address(self._directory.peer(peer, local), self._config)
-
-    def _hold(self, task: asyncio.Task[None]) -> None:
-        _closing.add(task)
-        task.add_done_callback(_closing.discard)
 
     async def _arguments(
         self, jid: JID | str, path: str | Path, mode: Mode | str | None, expires: Expires, ifrom: JID | str | None
@@ -398,8 +394,7 @@ class XEP_BT(BasePlugin):
             raise ValueError(f"{to} is this very device")
         until = parse_expires(expires, self._config.limits.offer_ttl)
         source = await asyncio.to_thread(parse_source, path)
-        if local not in self._announced:
-            self._announce(local)
+        self._features.use(local)
         return to, local, source, how, until
 
     def _local(self, ifrom: JID | str | None) -> JID:
@@ -413,40 +408,11 @@ class XEP_BT(BasePlugin):
             raise ValueError(f"ifrom: {local} is not a name that {own} may speak as")
         return local
 
-    def _announce(self, jid: JID) -> None:
-        """Show the feature in disco and caps for `jid`."""
-        if jid in self._announced and isinstance(self.xmpp, ComponentXMPP):
-            return
-        self._announced.add(jid)
-        for feature in self._features():
-            self.xmpp.plugin["xep_0030"].add_feature(feature, jid=jid)
-        if not isinstance(self.xmpp, ComponentXMPP):
-            self._context.tasks.spawn(self._update_caps(), "update caps")
-
-    def _conceal(self, jid: JID, features: list[str]) -> None:
-        for feature in features:
-            self.xmpp.plugin["xep_0030"].del_feature(jid=jid, feature=feature)
-
-    def _features(self) -> list[str]:
-        """What this side really can."""
-        routes = {Route.RELAY: FEATURE_RELAY, Route.IN_BAND: FEATURE_IN_BAND}
-        news = () if isinstance(self.xmpp, ComponentXMPP) else sorted(self._catalogue.watched)
-        features = [feature for route, feature in routes.items() if route in self._config.routes]
-        return [NS, FEATURE_SEALED, *features, *(f"{node}+notify" for node in news)]
-
-    def _watch(self, node: str) -> None:
-        """Have the server tell of what happens to a node (XEP-0163 section 4.3.4)."""
-        for jid in self._announced:
-            self.xmpp.plugin["xep_0030"].add_feature(f"{node}+notify", jid=jid)
-        self._context.tasks.spawn(self._update_caps(), "update caps")
-
-    async def _update_caps(self) -> None:
-        # Presence is the application's to begin; what it has sent is sent again, with the new caps.
-        seen = self.xmpp.roster[self.xmpp.boundjid.bare].last_status is not None
-        await self.xmpp.plugin["xep_0115"].update_caps(broadcast=seen)
+    def _current(self) -> list[str]:
+        return features(self._config, () if isinstance(self.xmpp, ComponentXMPP) else self._catalogue.watched)
 
     async def _default_authorize(self, jid: JID, node: str | None, ifrom: JID, offer: IncomingOffer) -> bool:
-        return await self._exchange.allows(offer)
+        return await self._exchange.intake.allows(offer)
 
     async def _authorize(self, offer: IncomingOffer) -> bool:
         return bool(await self.api["authorize"](offer.local, offer.id, offer.peer, offer))
@@ -454,15 +420,11 @@ class XEP_BT(BasePlugin):
     # events of the stream
 
     def _session_started(self, _: object) -> None:
-        if self._leaving is not None:
-            self._leaving.cancel()
-            self._leaving = None
         if self._ended:
             unsaid = self._context.outbox
             self._build()
             self._context.outbox.take_over(unsaid)
-        if self._guard is None or self._guard.done():
-            self._guard = asyncio.get_running_loop().create_task(self._keep(), name="slixmpp_bt guard")
+        self._leaving.session_started()
         self._connection.session_started()
         self._context.tasks.spawn(self._directory.learn_blocked(), "block list")
         if self._config.state_dir is None or self._context.state.path is not None:
@@ -480,7 +442,7 @@ class XEP_BT(BasePlugin):
                 directory, account, self._config.instance
             )
             await self._exchange.restore(self._peer_of)
-            self._rooms.know(room for offer in self._exchange.offers if (room := _room(offer)) is not None)
+            self._rooms.know(room for offer in self._exchange.registry.offers if (room := _room(offer)) is not None)
             for owner, jid in self._rooms.occupants():
                 self._exchange.occupancy.came(owner, jid)
         except StateError as error:
@@ -496,26 +458,20 @@ class XEP_BT(BasePlugin):
             return Peer(jid=JID(saved.room), bare=saved.bare, room=saved.room, occupant=saved.sender)
         return self._directory.peer(saved.peer, saved.local)
 
-    async def _keep(self) -> None:
-        """Close everything when the loop is shut down around us (``asyncio.run`` cancels what is left)."""
-        try:
-            await asyncio.get_running_loop().create_future()
-        finally:
-            if not self._ended:
-                await self.aclose()
+    async def _close_once(self) -> None:
+        if not self._ended:
+            await self.aclose()
+
+    def _bounced(self, message: Message) -> None:
+        self._inbound.error(message)
 
     def _session_ended(self, _: object) -> None:
         self._connection.session_ended()
         self._rooms.clear()
 
     def _disconnected(self, _: object) -> None:
-        if not self._ended and self._leaving is None and not self.xmpp.is_connected():
-            self._leaving = asyncio.get_running_loop().call_later(_GRACE, self._left)
-
-    def _left(self) -> None:
-        self._leaving = None
-        if not (self.xmpp.is_connected() or self.xmpp.is_connecting()):
-            self._hold(asyncio.get_running_loop().create_task(self.aclose(), name="slixmpp_bt close"))
+        if not self._ended:
+            self._leaving.disconnected()
 
     def _device_available(self, presence: Presence) -> None:
         device = presence["from"]
@@ -554,69 +510,6 @@ class XEP_BT(BasePlugin):
             if await self._directory.supports(device, offer.local):
                 await offer.send_to(device)
 
-    def _handle_message(self, message: StanzaBase) -> None:
-        if self._ready.is_set():
-            self._take_message(cast(Message, message))
-        else:
-            self._context.tasks.spawn(self._take_later(cast(Message, message)), "message")
-
-    async def _take_later(self, message: Message) -> None:
-        await self._ready.wait()
-        self._take_message(message)
-
-    def _take_message(self, message: Message) -> None:
-        try:
-            self._take_offers(message)
-        except ProtocolError as error:
-            log.info("an offer of %s is ignored: %s", message["from"], error)
-
-    def _take_offers(self, message: Message, *, archived: bool = False) -> list[IncomingOffer]:
-        if message["type"] not in ("chat", "normal", "headline", "groupchat"):
-            return []
-        local = JID(message["to"]) if message["to"].bare else self._local(None)
-        if not archived:
-            self._catalogue.heard(message.xml, message["from"])
-        peer = self._directory.author(message, local, archived=archived)
-        if peer is None:
-            return []
-        found = stanza.find(message)
-        if isinstance(found, Withdraw):
-            self._exchange.withdrawn(found, peer)
-        if isinstance(found, Seek):
-            self._exchange.sought(found, peer, local)
-        if message["type"] == "headline" or not isinstance(found, Offer):
-            return []
-        offers = (self._exchange.receive_offer(offer, peer, local) for offer in stanza.find_offers(message))
-        return [offer for offer in offers if offer is not None]
-
-    async def _handle_request(self, iq: StanzaBase) -> None:
-        iq = cast(Iq, iq)
-        local = JID(iq["to"]) if iq["to"].bare else self._local(None)
-        try:
-            request = cast(Request, stanza.find(iq))
-            async with asyncio.timeout(_PATIENCE):
-                await self._ready.wait()
-            reply = await self._exchange.receive(request, self._directory.peer(iq["from"], local), local)
-        except ProtocolError as error:
-            raise stanza.error(error) from None
-        except TimeoutError:
-            raise stanza.error(ProtocolError("not ready yet", "resource-constraint")) from None
-        answer = iq.reply()
-        payload = stanza.payload(reply)
-        if payload is not None:
-            answer.append(payload)
-        try:
-            stanza.within_budget(answer)
-        except LimitExceeded as error:
-            log.error("an answer to %s was not sent: %s", iq["from"], error)
-            raise stanza.error(ProtocolError("the answer does not fit a stanza", "internal-server-error")) from None
-        answer.send()
-
-    def _handle_error(self, message: Message) -> None:
-        condition = message["error"]["condition"]
-        text = message["error"]["text"] or condition.replace("-", " ")
-        self._exchange.bounced(message["id"], message["from"], PeerGone(f"{message['from'].bare}: {text}"))
-
 
 def get_plugin(xmpp: BaseXMPP) -> XEP_BT:
     """The plugin of `xmpp`, typed: ``xmpp.plugin["xep_bt"]`` is unknown to type checkers.
@@ -632,23 +525,6 @@ def _checked(config: Config) -> Config:
     return config
 
 
-def _backend(config: Config) -> Backend:
-    factory: Callable[..., Backend]
-    if callable(config.backend):
-        factory = config.backend
-    elif config.backend == "plain":
-        factory = import_module(".backends.plain", __package__).PlainBackend
-    else:
-        factory = import_module(".backends.libtorrent", __package__).LibtorrentBackend
-    try:
-        backend = factory(config.listen, _rates(config), port_mapping=config.port_mapping)
-    except TypeError as error:
-        raise ConfigError(f"backend: {config.backend!r} does not make a backend: {error}") from error
-    if not isinstance(backend, Backend):
-        raise ConfigError(f"backend: {config.backend!r} made {backend!r}, which is no slixmpp_bt.backends.Backend")
-    return backend
-
-
 def _room(offer: OutgoingOffer | IncomingOffer) -> JID | None:
     """The room that an offer was made in."""
     if isinstance(offer, IncomingOffer):
@@ -659,7 +535,3 @@ def _room(offer: OutgoingOffer | IncomingOffer) -> JID | None:
 def _items(iq: Iq) -> list[str]:
     """Whom a push of XEP-0191 names."""
     return [item.get("jid", "") for item in iq.xml.iter("{urn:xmpp:blocking}item")]
-
-
-def _rates(config: Config) -> RateLimits:
-    return RateLimits(config.upload_limit, config.download_limit)

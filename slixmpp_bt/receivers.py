@@ -11,13 +11,14 @@ from slixmpp import JID
 from . import policy
 from .constants import State
 from .context import Context
+from .endings import heard, tellable
 from .errors import BTError, Cancelled, ProtocolError
 from .messages import Accept, End
 from .negotiation import Event, Negotiation, Phase, Role
 from .policy import Peer
 from .sending import Sending
 from .state import SavedReceiver
-from .transfer import Transfer, heard, tellable
+from .transfer import Transfer
 
 if TYPE_CHECKING:
     from .outgoing import OutgoingOffer

@@ -12,7 +12,6 @@ occupants put there).
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -27,8 +26,6 @@ from slixmpp.xmlstream.stanzabase import StanzaBase
 from .policy import occupant_of
 from .stanza import sightings
 from .stanza.sightings import Sighting
-
-log = logging.getLogger(__name__)
 
 #: So many occupants of one room are known; more than any server lets in.
 _MAX_OCCUPANTS = 10_000

@@ -14,6 +14,7 @@ from .context import Context
 from .errors import BackendClosed, BTError, NoRoute, ProtocolError
 from .fetching import Fetcher, Strike
 from .routing import STREAMS, Situation
+from .tasks import end
 from .wire import StreamBroken
 
 log = logging.getLogger(__name__)
@@ -85,11 +86,11 @@ class Router:
             self._runner = self._context.tasks.spawn(self._run(), "routes")
 
     async def stop(self) -> None:
-        """Use no route until :meth:`start`; a stream is closed when this returns."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            runner.cancel()
-            await asyncio.wait([runner])
+        """Use no route until :meth:`start`; a stream is closed when this returns. Cancelling it leaves the stream to
+        close by itself; the next one waits for that."""
+        running = [task for task in (self._runner, self._stream) if task is not None]
+        self._runner = None
+        await end(*running)
 
     def diagnosis(self) -> dict[Route, str]:
         """In words, why each route is not in use."""
@@ -110,6 +111,7 @@ class Router:
 
     async def _run(self) -> None:
         try:
+            await self._end_stream()  # one that a runner before this one has begun
             while True:
                 self._look()
                 now = self._situation()
@@ -173,10 +175,12 @@ class Router:
             self._stream = self._context.tasks.spawn(self._fetch(route), f"fetch by {route}")
 
     async def _end_stream(self) -> None:
-        stream, self._stream, self._running = self._stream, None, None
-        if stream is not None and not stream.done():
-            stream.cancel()
-            await asyncio.wait([stream])
+        """It stays the one stream until it has let go: until then its pieces are claimed."""
+        stream, self._running = self._stream, None
+        if stream is not None:
+            await end(stream)
+            if self._stream is stream:
+                self._stream = None
 
     async def _fetch(self, route: Route) -> None:
         before = self.fetcher.received

@@ -11,6 +11,7 @@ from slixmpp import JID
 
 from .constants import Route, State
 from .context import Context
+from .endings import saved_ending, tellable
 from .errors import BTError, ProtocolError
 from .messages import Candidate, End, Here, Peers, Report, Share
 from .negotiation import Action
@@ -19,7 +20,7 @@ from .seals import Admitting, Sealer, utc
 from .serving import Serving
 from .shares import WHOLE
 from .state import SavedReceiver
-from .transfer import Side, saved_ending, tellable
+from .transfer import Side
 
 if TYPE_CHECKING:
     from .outgoing import OutgoingOffer

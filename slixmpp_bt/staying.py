@@ -86,6 +86,16 @@ class Staying:
                 self._broken.set()
 
 
+def stay(context: Context, seed: Seed, transfer: str, until: float, saved: SavedSeed | None) -> None:
+    """Go on serving what has arrived.
+
+    :param saved: for the next run; None: it is not kept.
+    """
+    if saved is not None:
+        context.state.save(saved)
+    context.tasks.spawn(Staying(context, seed, transfer, until).run(), f"seed {transfer}")
+
+
 def record(
     transfer: str, admission: Admission, manifest: Manifest, layers: Mapping[bytes, bytes], final: Path,
     peers: Iterable[Candidate], until: float,

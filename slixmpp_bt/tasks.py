@@ -46,3 +46,13 @@ class Tasks:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("%s failed", task.get_name(), exc_info=error)
+
+
+async def end(*tasks: asyncio.Task[None]) -> None:
+    """Cancel `tasks` and wait for their end, but cancel none that is ending already: that would break off its last
+    steps. Cancelling this leaves them to end by themselves."""
+    for task in tasks:
+        if not task.cancelling():
+            task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)

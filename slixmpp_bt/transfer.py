@@ -19,22 +19,11 @@ from slixmpp import JID
 
 from .constants import Route, State
 from .context import Context
-from .errors import (
-    BY_REASON,
-    BTError,
-    Cancelled,
-    Declined,
-    Expired,
-    IntegrityError,
-    LimitExceeded,
-    NoRoute,
-    PeerGone,
-    SourceChanged,
-    StorageError,
-    TransferError,
-)
+from .endings import DEFAULT_ERRORS
+from .errors import BTError, Cancelled, TransferError
 from .negotiation import Action, Event, Negotiation, Phase
-from .progress import PER_SECOND, Meter, Progress
+from .progress import PER_SECOND, Progress
+from .sampling import Sampling
 
 if TYPE_CHECKING:
     from .incoming import IncomingOffer
@@ -46,50 +35,6 @@ log = logging.getLogger(__name__)
 _LONGEST_NAP = 60.0
 #: So long a file that is just appearing may take when everything is closed, in seconds.
 _PUBLISH_PATIENCE = 10.0
-#: How often a waiting transfer looks whether something moves again, in seconds.
-_WAITING_TICK = 1.0
-
-_DEFAULT_ERRORS: dict[State, type[TransferError]] = {
-    State.DECLINED: Declined,
-    State.CANCELLED: Cancelled,
-    State.EXPIRED: Expired,
-    State.FAILED: TransferError,
-}
-
-
-def heard(kind: str, reason: str, text: str | None = None) -> tuple[Event, TransferError | None]:
-    """What the other side's last word means here; `kind` and `reason` as in :class:`~slixmpp_bt.messages.End`."""
-    if kind == "complete":
-        return Event.PEER_COMPLETE, None
-    if kind == "decline":
-        return Event.PEER_DECLINE, Declined(text or "the receiver declined")
-    words = text or f"ended by the other side ({reason})"
-    cause = BY_REASON.get(reason, TransferError)
-    if cause in (Cancelled, Declined):
-        return Event.PEER_CANCEL, Cancelled(words)
-    error = NoRoute(words, {Route.SWARM: words}) if cause is NoRoute else cause(words)
-    return (Event.PEER_EXPIRED if isinstance(error, Expired) else Event.PEER_FAIL), error
-
-
-def tellable(error: BTError | None) -> str | None:
-    """What the other side may read of why it ended: nothing of this side's paths and disks."""
-    if isinstance(error, StorageError):
-        return "it cannot be read or stored on this side"
-    harmless = (Cancelled, Declined, Expired, IntegrityError, LimitExceeded, NoRoute, PeerGone, SourceChanged)
-    return str(error) if isinstance(error, harmless) else None
-
-
-def saved_ending(error: BTError | None) -> tuple[str | None, str | None]:
-    """How it ended, as it is kept."""
-    return (None, None) if error is None else (getattr(error, "reason", "general-error"), str(error))
-
-
-def ending(state: State, reason: str | None, text: str | None) -> BTError | None:
-    """The error that :func:`saved_ending` took apart."""
-    if state is State.COMPLETE:
-        return None
-    kind = BY_REASON.get(reason or "", _DEFAULT_ERRORS[state])
-    return kind(text or str(state))
 
 
 class Side(ABC):
@@ -166,13 +111,7 @@ class Transfer:
         self._releasing: asyncio.Task[None] | None = None
         self._released = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._sampler: asyncio.TimerHandle | None = None
-        self._meter = Meter()
-        self._progress = Progress()
-        self._moved = False
-        self._sampled = 0.0
-        self._version = 0
-        self._changed = asyncio.Event()
+        self._samples = Sampling(side.measure, lambda: self.state, self._moved)
         self._started = False
         side.transfer = self
         self._schedule()
@@ -212,7 +151,7 @@ class Transfer:
     @property
     def progress(self) -> Progress:
         """The latest moment."""
-        return self._progress
+        return self._samples.latest
 
     @property
     def routes(self) -> dict[Route, int]:
@@ -263,12 +202,12 @@ class Transfer:
         """Each new :class:`Progress`, at most four a second; ends with the transfer, the last item being final."""
         seen = -1
         while True:
-            if seen == self._version:
-                await self._changed.wait()
-            seen = self._version
-            yield self._progress
+            if seen == self._samples.version:
+                await self._samples.changed()
+            seen = self._samples.version
+            yield self._samples.latest
             if self._over.is_set():
-                if seen == self._version:
+                if seen == self._samples.version:
                     return
             else:
                 with suppress(TimeoutError):
@@ -328,9 +267,7 @@ class Transfer:
 
     def touch(self) -> None:
         """There are new counts: take a sample as soon as it is due."""
-        if self._sampler is None and not self.ended:
-            loop = asyncio.get_running_loop()
-            self._sampler = loop.call_at(max(loop.time(), self._sampled + 1 / PER_SECOND), self._look)
+        self._samples.touch()
 
     # the shell
 
@@ -348,10 +285,10 @@ class Transfer:
         self._schedule()
         if state is not before:
             self._side.changed()
-            self._sample()
+            self._samples.take()
             if before in (State.PREPARING, State.PAUSED):
-                self._moved = False  # what was counted then says nothing of now
-            self._watch()
+                self._samples.forget()
+            self._samples.watch()
             if state is State.CONNECTING and not self._started:
                 self._started = True
                 self._context.notify("bt_transfer_start", self)
@@ -360,7 +297,7 @@ class Transfer:
 
     def _end(self, state: State, error: BTError | None) -> None:
         if state is not State.COMPLETE:
-            self._error = error or _DEFAULT_ERRORS[state](f"{self.name}: {state}")
+            self._error = error or DEFAULT_ERRORS[state](f"{self.name}: {state}")
         self._over.set()
         log.info("%s: %s%s", self, state, f": {self._error}" if self._error else "")
 
@@ -420,38 +357,7 @@ class Transfer:
             nap = min(max(0.0, deadline - self._context.now()), _LONGEST_NAP)
             self._timer = asyncio.get_running_loop().call_later(nap, self._tick)
 
-    # progress
-
-    def _watch(self) -> None:
-        if self._sampler is not None:
-            self._sampler.cancel()
-            self._sampler = None
-        if self.state in (State.CONNECTING, State.RUNNING, State.WAITING):
-            pause = _WAITING_TICK if self.state is State.WAITING else 1 / PER_SECOND
-            self._sampler = asyncio.get_running_loop().call_later(pause, self._look)
-
-    def _look(self) -> None:
-        self._sampler = None
-        self._sample()
-        if self._moved:
-            self._moved = False
-            self.feed(Event.MOVED)
-            if not self.ended:
-                self._context.notify("bt_progress", self)
-        if self._sampler is None:
-            self._watch()
-
-    def _sample(self) -> None:
-        measured = self._side.measure()
-        self._sampled = now = asyncio.get_running_loop().time()
-        self._meter.add(now, measured.transferred)
-        rate = max(0.0, self._meter.rate) if self.state is State.RUNNING else 0.0
-        eta = self._meter.eta(measured.total - measured.transferred) if rate else None
-        new = Progress(
-            measured.transferred, measured.total, rate, 0.0 if self.complete else eta, measured.routes, measured.peers
-        )
-        self._moved |= new.transferred > self._progress.transferred
-        self._progress = new
-        self._version += 1
-        self._changed.set()
-        self._changed = asyncio.Event()
+    def _moved(self) -> None:
+        self.feed(Event.MOVED)
+        if not self.ended:
+            self._context.notify("bt_progress", self)

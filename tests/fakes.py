@@ -110,6 +110,21 @@ class ScriptedDownload(PlainDownload):
     #: Bytes that a test brought as a swarm would.
     carried = 0
 
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.claimed: set[int] = set()
+        #: What somebody claimed while somebody else had.
+        self.claimed_twice: set[int] = set()
+
+    def claim(self, pieces: Iterable[int]) -> None:
+        super().claim(pieces)
+        self.claimed_twice |= self.claimed.intersection(pieces)
+        self.claimed.update(pieces)
+
+    def release(self, pieces: Iterable[int]) -> None:
+        super().release(pieces)
+        self.claimed.difference_update(pieces)
+
     def status(self) -> Status:
         return replace(super().status(), downloaded=self.carried)
 
@@ -324,7 +339,7 @@ class Party:
             notify=lambda name, data: self.events.append((name, data)),
             tasks=self.tasks,
             outbox=Outbox(self.wire, self.tasks),
-            running=lambda: self.exchange.running(),
+            running=lambda: self.exchange.registry.running(),
             now=world.clock,
             rng=world.clock.rng,
         )
@@ -332,14 +347,14 @@ class Party:
         self._world = world
 
     async def authorize(self, offer: IncomingOffer) -> bool:
-        return await self.exchange.allows(offer)
+        return await self.exchange.intake.allows(offer)
 
     def know(self, other: Party) -> Peer:
         return Peer(jid=other.jid, bare=JID(other.jid.bare), subscription=self.subscription)
 
     def hear(self, message: Message, sender: Party) -> None:
         if isinstance(message, Offer):
-            self.exchange.receive_offer(message, self.know(sender), self.jid)
+            self.exchange.intake.receive_offer(message, self.know(sender), self.jid)
         elif isinstance(message, Withdraw):
             self.exchange.withdrawn(message, self.know(sender))
         elif isinstance(message, Seek):

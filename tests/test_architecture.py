@@ -18,13 +18,14 @@ MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"
 TALKS_XMPP = (
     "__init__.py",
     "plugin.py",
+    "inbound.py",
     "connection.py",
     "directory.py",
+    "features.py",
+    "leaving.py",
     "stanza/*",
     "streams/*",
-    "bytestream.py",
     "rooms.py",
-    "catalogue.py",
     "cli/*",
     "testing/*",
 )

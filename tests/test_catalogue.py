@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element
 import pytest
 from slixmpp import JID
 
-from slixmpp_bt import exchange
+from slixmpp_bt import intake
 from slixmpp_bt.access import Access
 from slixmpp_bt.catalogue.nodes import Nodes
 from slixmpp_bt.catalogue.queue import Queue
@@ -168,20 +168,20 @@ async def test_reading_gives_everything_whatever_the_server_can(tmp_path: Path, 
 
 
 async def test_items_of_one_publisher_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "_MAX_ITEMS", 30)
+    monkeypatch.setattr(intake, "_MAX_ITEMS", 30)
     async with World(tmp_path) as world:
         alice, bob = world.pair(auto_accept=False, limits={"max_offers_per_peer": 3})
         publisher = replace(bob.know(alice), jid=JID(alice.jid.bare))
-        found = [bob.exchange.take_item(item(world), publisher, bob.jid, NODE) for _ in range(40)]
+        found = [bob.exchange.intake.take_item(item(world), publisher, bob.jid, NODE) for _ in range(40)]
         assert [offer is not None for offer in found] == [True] * 30 + [False] * 10
         first = found[0]
         assert first is not None
-        assert bob.exchange.take_item(first.message, publisher, bob.jid, NODE) is first
-        sent = bob.exchange.receive_offer(item(world), bob.know(alice), bob.jid)
+        assert bob.exchange.intake.take_item(first.message, publisher, bob.jid, NODE) is first
+        sent = bob.exchange.intake.receive_offer(item(world), bob.know(alice), bob.jid)
         assert sent is not None  # what is listed does not count against what is sent
-        bob.exchange.vanished(first)
+        bob.exchange.registry.vanished(first)
         assert bob.told("bt_offer_end") == [first]
-        assert bob.exchange.take_item(item(world), publisher, bob.jid, NODE) is not None
+        assert bob.exchange.intake.take_item(item(world), publisher, bob.jid, NODE) is not None
 
 
 async def test_items_beyond_the_limits_and_own_ones_are_left_out(tmp_path: Path) -> None:
@@ -193,12 +193,12 @@ async def test_items_beyond_the_limits_and_own_ones_are_left_out(tmp_path: Path)
             replace(large_offer(2_000), expires=item(world).expires),
             item(world, lasts=-1_000),
         ):
-            assert bob.exchange.take_item(message, publisher, bob.jid, NODE) is None
+            assert bob.exchange.intake.take_item(message, publisher, bob.jid, NODE) is None
         within = replace(item(world), size=4)
-        assert bob.exchange.take_item(within, publisher, bob.jid, NODE) is None  # it lies about its manifest
+        assert bob.exchange.intake.take_item(within, publisher, bob.jid, NODE) is None  # it lies about its manifest
         own = alice.offer(bob.jid.bare, world.file())
         itself = replace(alice.know(alice), jid=JID(alice.jid.bare))
-        assert alice.exchange.take_item(replace(item(world), id=own.id), itself, alice.jid, NODE) is None
+        assert alice.exchange.intake.take_item(replace(item(world), id=own.id), itself, alice.jid, NODE) is None
         assert not bob.wire.sent  # nobody is told
 
 
@@ -206,16 +206,16 @@ async def test_accepted_items_wait_for_a_place(tmp_path: Path) -> None:
     async with World(tmp_path) as world:
         alice, bob = world.pair(limits={"max_transfers": 2})
         publisher = replace(bob.know(alice), jid=JID(alice.jid.bare))
-        queue = Queue(bob.context, bob.exchange)
-        offers = [bob.exchange.take_item(item(world), publisher, bob.jid, NODE) for _ in range(5)]
+        queue = Queue(bob.context, bob.exchange.registry, bob.exchange.intake.authorize)
+        offers = [bob.exchange.intake.take_item(item(world), publisher, bob.jid, NODE) for _ in range(5)]
         taken = [offer for offer in offers if offer is not None]
         await queue.found(taken)
-        await until(lambda: len(bob.exchange.transfers) == 2)
+        await until(lambda: len(bob.exchange.registry.transfers) == 2)
         assert [offer.transfer is not None for offer in taken] == [True, True, False, False, False]
         assert not bob.told("bt_offer")
-        for running in bob.exchange.transfers:
+        for running in bob.exchange.registry.transfers:
             await running.cancel()
-        await until(lambda: len(bob.exchange.transfers) == 2 and taken[3].transfer is not None)
+        await until(lambda: len(bob.exchange.registry.transfers) == 2 and taken[3].transfer is not None)
         assert taken[4].transfer is None
 
 
@@ -223,8 +223,8 @@ async def test_news_that_no_rule_accepts_are_told_and_what_was_missed_is_not(tmp
     async with World(tmp_path) as world:
         alice, bob = world.pair(auto_accept=False)
         publisher = replace(bob.know(alice), jid=JID(alice.jid.bare))
-        queue = Queue(bob.context, bob.exchange)
-        missed, new = (bob.exchange.take_item(item(world), publisher, bob.jid, NODE) for _ in range(2))
+        queue = Queue(bob.context, bob.exchange.registry, bob.exchange.intake.authorize)
+        missed, new = (bob.exchange.intake.take_item(item(world), publisher, bob.jid, NODE) for _ in range(2))
         assert missed is not None
         assert new is not None
         await queue.found([missed])

@@ -80,6 +80,27 @@ async def test_receive_of_too_large_offer_declines_it(server: LoopbackServer, tm
         assert transfer.state is State.DECLINED
 
 
+async def test_receive_that_would_refuse_by_now_what_is_kept_leaves_it_and_says_so(
+    server: LoopbackServer, tmp_path: Path
+) -> None:
+    file = make_file(tmp_path / "a.bin", 1_000_000)
+    async with peer(server, "alice", tmp_path, upload_limit=50_000) as alice:
+        async with running(*receive(server, "--anybody"), home=tmp_path / "bob") as process:
+            await server.wait_available("bob")
+            transfer = await alice.bt.send_file("bob@localhost", file)
+            await alice.told("bt_transfer_start")
+            await stop(process)
+        async with running(*receive(server, "--anybody", "--max-size", "1K"), home=tmp_path / "bob") as process:
+            words = "kept, but not gone on with: a.bin from alice@localhost: more than 1000 bytes\n"
+            await error_until(process, words)
+            await stop(process)
+        assert not transfer.ended
+        alice.bt.configure(upload_limit=None)
+        code, out, _ = await ran(*receive(server, "--once", "--anybody"), home=tmp_path / "bob")
+        await transfer.wait()
+    assert (code, out) == (0, f"{tmp_path}/bob/in/a.bin\n")
+
+
 async def test_receive_once_of_transfer_that_fails_exits_1(server: LoopbackServer, tmp_path: Path) -> None:
     file = make_file(tmp_path / "a.bin", 10_000_000)
     line = receive(server, "--once", "--anybody")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from slixmpp_bt import Config, IncomingOffer, Route, Transfer
+from slixmpp_bt import Config, IncomingOffer, NotSupported, Route, Transfer
 from slixmpp_bt.testing import LoopbackServer
 
 from .commands import CLI, Peer, account, error_until, finish, friends, moving, peer, ran, running, stop, to_go_on
@@ -123,6 +123,20 @@ async def test_send_that_keeps_nothing_and_is_stopped_withdraws_the_offer_and_ex
     last = "slixmpp-bt: stopped. Nothing is kept: offers are withdrawn, what arrived only in part is deleted\n"
     assert error.endswith(last)
     assert "Traceback" not in error
+
+
+async def test_device_that_sends_is_not_sent_anything(server: LoopbackServer, tmp_path: Path) -> None:
+    line = send(server, "bob@localhost", make_file(tmp_path / "a.bin", 10))
+    async with peer(server, "bob", tmp_path) as bob, running(*line, home=tmp_path / "alice") as process:
+        offer = await bob.told("bt_offer")
+        with pytest.raises(NotSupported):
+            await bob.bt.send_file("alice@localhost", make_file(tmp_path / "b.bin", 10))
+        async with peer(server, "alice", tmp_path, auto_accept=True) as other:
+            sending = await bob.bt.send_file("alice@localhost", make_file(tmp_path / "b.bin", 10))
+            await sending.wait()
+            assert sending.peer == other.xmpp.boundjid
+        await offer.decline()
+        assert (await finish(process))[0] == 1
 
 
 async def offered(bob: Peer, how: signal.Signals, line: list[str], home: Path) -> tuple[IncomingOffer, str]:

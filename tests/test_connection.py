@@ -17,7 +17,7 @@ from slixmpp_bt import stanza
 from slixmpp_bt.connection import Connection
 from slixmpp_bt.constants import NS, Mode
 from slixmpp_bt.errors import LimitExceeded, PeerGone, ProtocolError
-from slixmpp_bt.messages import Accept, Accepted, Done, End, Meta, Offer, Withdraw
+from slixmpp_bt.messages import Accept, Accepted, Done, End, Meta, Offer, Reply, Withdraw
 from slixmpp_bt.rooms import Rooms
 from slixmpp_bt.testing import LoopbackServer
 
@@ -58,6 +58,18 @@ def reply_with(client: slixmpp.ClientXMPP, answer: str, kind: str = "result") ->
 def handlers(client: slixmpp.ClientXMPP) -> list[str]:
     """What waits for an answer."""
     return [handler.name for handler in client._XMLStream__handlers if handler.name.startswith("IqCallback")]  # type: ignore[attr-defined]
+
+
+async def ask_in_vain(
+    alice: slixmpp.ClientXMPP, wire: Connection, bob: slixmpp.ClientXMPP
+) -> tuple[asyncio.Future[Reply], list[slixmpp.Iq]]:
+    """A request that `bob` has got and does not answer, and what he has got."""
+    asked = reply_with(bob, "nothing")
+    asking = asyncio.ensure_future(wire.request(END, bob.boundjid, sender=alice.boundjid))
+    async with asyncio.timeout(20):
+        while not asked:
+            await asyncio.sleep(0.005)
+    return asking, asked
 
 
 async def test_request_is_answered_with_what_belongs_to_it(server: LoopbackServer) -> None:
@@ -139,14 +151,10 @@ async def test_request_that_is_not_answered_in_time_is_given_up(server: Loopback
 async def test_request_ends_with_the_session(server: LoopbackServer) -> None:
     alice, wire = await enter(server, "alice/a")
     bob, _ = await enter(server, "bob/b")
-    asked = reply_with(bob, "nothing")
-    asking = asyncio.ensure_future(wire.request(END, bob.boundjid, sender=alice.boundjid))
-    async with asyncio.timeout(20):
-        while not asked:
-            await asyncio.sleep(0.001)
-        await alice.disconnect()
-        with pytest.raises(PeerGone, match="session"):
-            await asking
+    asking, _ = await ask_in_vain(alice, wire, bob)
+    await alice.disconnect()
+    with pytest.raises(PeerGone, match="session"):
+        await asyncio.wait_for(asking, 20)
     assert not wire.is_online
     with pytest.raises(PeerGone, match="no session"):
         await wire.request(END, bob.boundjid, sender=alice.boundjid)
@@ -158,11 +166,7 @@ async def test_request_ends_with_the_session(server: LoopbackServer) -> None:
 async def test_cancelled_request_leaves_nothing_and_its_late_answer_is_ignored(server: LoopbackServer) -> None:
     alice, wire = await enter(server, "alice/a")
     bob, _ = await enter(server, "bob/b")
-    asked = reply_with(bob, "nothing")
-    asking = asyncio.ensure_future(wire.request(END, bob.boundjid, sender=alice.boundjid))
-    async with asyncio.timeout(20):
-        while not asked:
-            await asyncio.sleep(0.001)
+    asking, asked = await ask_in_vain(alice, wire, bob)
     asking.cancel()
     await asyncio.wait([asking])
     assert asking.cancelled()
@@ -250,11 +254,7 @@ async def test_request_to_an_occupant_who_is_not_there_is_not_sent(server: Loopb
 async def test_request_to_who_is_not_there_any_more_ends_at_once(server: LoopbackServer, lost: str) -> None:
     alice, wire = await enter(server, "alice/a")
     bob, _ = await enter(server, "bob/b")
-    asked = reply_with(bob, "nothing")
-    asking = asyncio.ensure_future(wire.request(END, bob.boundjid, sender=alice.boundjid))
-    async with asyncio.timeout(20):
-        while not asked:
-            await asyncio.sleep(0.005)
+    asking, _ = await ask_in_vain(alice, wire, bob)
     jids = {"peer": bob.boundjid, "room": JID(bob.boundjid.bare), "somebody else": JID(f"{bob.boundjid.bare}/other")}
     wire.break_off(jids[lost])
     if lost == "somebody else":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from slixmpp_bt import Cancelled, Route, State, Transfer, receiving
+from slixmpp_bt import Cancelled, Route, State, Transfer, disk
 
 from .servers import Loopback
 from .world import Member, digest, done, make_file, pair, until
@@ -22,7 +22,7 @@ SLOW = 1_500_000
 
 @pytest.fixture
 async def loopback(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Loopback]:
-    monkeypatch.setattr(receiving, "_DISK_TICK", 0.2)
+    monkeypatch.setattr(disk, "_TICK", 0.2)
     async with Loopback() as view:
         yield view
 
@@ -60,6 +60,12 @@ def waits(transfer: Transfer) -> bool:
     return transfer.state is State.WAITING and "waits for the disk" in transfer.diagnosis.get(Route.SWARM, "")
 
 
+async def arrived(source: Path, *transfers: Transfer) -> None:
+    """Wait for the end; the receiver has what was offered."""
+    *_, path = await done(*transfers)
+    assert digest(path) == digest(source)
+
+
 async def test_directory_that_became_read_only_is_waited_for_and_published_into(
     loopback: Loopback, tmp_path: Path
 ) -> None:
@@ -69,9 +75,7 @@ async def test_directory_that_became_read_only_is_waited_for_and_published_into(
         await until(lambda: waits(incoming))
         assert incoming.progress.transferred == SIZE
         assert not sending.ended
-    await done(sending, incoming)
-    assert incoming.path is not None
-    assert digest(incoming.path) == digest(source)
+    await arrived(source, sending, incoming)
     assert [path.name for path in bob.inbox.iterdir()] == ["file"]
 
 
@@ -98,6 +102,4 @@ async def test_transfer_stops_before_the_disk_is_full_and_goes_on_when_there_is_
     assert had < SIZE
     bob.bt.configure(limits={"min_free_space": 0})
     alice.bt.configure(upload_limit=None)
-    await done(sending, incoming)
-    assert incoming.path is not None
-    assert digest(incoming.path) == digest(source)
+    await arrived(source, sending, incoming)

@@ -1,22 +1,18 @@
-"""The registry: who is heard, what is remembered, and that nothing grows without bound."""
+"""Who is heard, and what both sides are told when something changes."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 from slixmpp import JID
 
-from slixmpp_bt import exchange as module
-from slixmpp_bt.constants import Mode, Route, State
+from slixmpp_bt.constants import Route, State
 from slixmpp_bt.errors import ProtocolError
-from slixmpp_bt.incoming import IncomingOffer
 from slixmpp_bt.messages import (
     Accept,
     Candidate,
@@ -24,7 +20,6 @@ from slixmpp_bt.messages import (
     End,
     Here,
     Meta,
-    Offer,
     Peers,
     Report,
     Request,
@@ -42,137 +37,6 @@ MALLORY = Peer(jid=JID("mallory@m.example/x"), bare=JID("mallory@m.example"), su
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with World(tmp_path) as one:
         yield one
-
-
-def an_offer(world: World, id: str = "o1", size: int = 1000, lasts: float = 1000.0) -> Offer:
-    expires = datetime.fromtimestamp(world.clock() + lasts, UTC)
-    return Offer(id, Mode.PRIVATE, expires, "file", size, b"h" * 32, 200)
-
-
-def hear(bob: Party, world: World, id: str = "o1", peer: Peer = MALLORY, **more: int) -> IncomingOffer | None:
-    return bob.exchange.receive_offer(an_offer(world, id, **more), peer, bob.jid)
-
-
-async def test_same_offer_again_is_ignored_and_other_content_warned_of(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
-    bob = world.party("bob@b.example/phone")
-    assert hear(bob, world) is not None
-    assert hear(bob, world) is None
-    assert caplog.text == ""
-    other = replace(an_offer(world), info_hash=b"x" * 32)
-    assert bob.exchange.receive_offer(other, MALLORY, bob.jid) is None
-    assert "other content" in caplog.text
-    # Another account may use the same id.
-    someone = replace(MALLORY, jid=JID("a@m.example/x"), bare=JID("a@m.example"))
-    assert hear(bob, world, peer=someone) is not None
-    await settled()
-    assert len(bob.told("bt_offer")) == 2
-
-
-async def test_offer_that_is_over_is_not_taken_again(world: World) -> None:
-    bob = world.party("bob@b.example/phone")
-    offer = hear(bob, world)
-    assert offer is not None
-    bob.exchange.withdrawn(Withdraw("o1"), MALLORY)
-    assert hear(bob, world) is None
-    assert hear(bob, world, "o2", lasts=-601) is None
-    assert hear(bob, world, "o3", lasts=-599) is not None
-
-
-async def test_withdrawal_by_somebody_else_is_ignored(world: World) -> None:
-    bob = world.party("bob@b.example/phone")
-    offer = hear(bob, world)
-    someone = replace(MALLORY, jid=JID("a@m.example/x"), bare=JID("a@m.example"))
-    bob.exchange.withdrawn(Withdraw("o1"), someone)
-    assert bob.exchange.offers == (offer,)
-
-
-async def test_own_offer_that_comes_back_is_ignored(world: World) -> None:
-    alice = world.party("alice@a.example/laptop", auto_accept=True)
-    world.party("alice@a.example/tablet")
-    alice.offer("alice@a.example", world.file())
-    await until(lambda: alice.wire.of(Offer))
-    await settled()
-    assert [type(offer).__name__ for offer in alice.exchange.offers] == ["OutgoingOffer"]
-
-
-@pytest.mark.parametrize("known", [True, False])
-async def test_offer_beyond_the_limits_is_declined_unseen_to_those_who_may_know(world: World, known: bool) -> None:
-    bob = world.party("bob@b.example/phone", limits={"max_size": 999})
-    peer = MALLORY if known else replace(MALLORY, subscription="none")
-    assert hear(bob, world, peer=peer) is None
-    await settled()
-    assert bob.events == []
-    assert [end.kind for end in bob.wire.of(End)] == (["decline"] if known else [])
-    assert bob.exchange.offers == ()
-
-
-async def test_offers_of_one_peer_and_of_all_together_are_bounded(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_MAX_WAITING", 30)
-    monkeypatch.setattr(module, "_MAX_REMEMBERED", 50)
-    bob = world.party("bob@b.example/phone", limits={"max_offers_per_peer": 5, "max_transfers": 5})
-    for account in range(20):
-        jid = JID(f"user{account}@m.example/x")
-        peer = Peer(jid=jid, bare=JID(jid.bare))
-        for number in range(50):
-            hear(bob, world, f"o{number}", peer=peer)
-        await settled()
-    assert len(bob.exchange.offers) == 30
-    assert len(bob.exchange._past) <= 50
-    assert len(bob.told("bt_offer")) == 30
-
-
-async def test_rule_that_raises_leaves_the_offer_to_the_application(world: World) -> None:
-    bob = world.party("bob@b.example/phone")
-
-    async def explode(offer: IncomingOffer) -> bool:
-        raise RuntimeError("in the application")
-
-    bob.exchange._authorize = explode
-    offer = hear(bob, world)
-    await settled()
-    assert bob.told("bt_offer") == [offer]
-
-
-async def test_offer_answered_while_the_rule_is_asked_is_not_announced(world: World) -> None:
-    bob = world.party("bob@b.example/phone")
-    gate = asyncio.Event()
-
-    async def ponder(offer: IncomingOffer) -> bool:
-        await gate.wait()
-        return True
-
-    bob.exchange._authorize = ponder
-    first, second = hear(bob, world), hear(bob, world, "o2")
-    assert first is not None
-    assert second is not None
-    await settled()
-    await first.decline()
-    bob.exchange.withdrawn(Withdraw("o2"), MALLORY)
-    gate.set()
-    await settled()
-    assert [name for name, _ in bob.events] == ["bt_offer_end"]
-    assert (first.transfer, second.transfer) == (None, None)
-
-
-async def test_large_manifest_in_an_offer_is_checked_before_anybody_sees_it(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_PARSED_AT_ONCE", 10)
-    alice, bob = world.pair(auto_accept=False)
-    alice.offer(bob.jid.bare, world.file())
-    assert (await bob.expect("bt_offer")).files[0].size == 100_000
-    for id, message in (
-        ("garbage", replace(an_offer(world, "garbage"), info=b"not bencode at all")),
-        ("other", replace(alice.wire.of(Offer)[0], id="other", size=99_999)),
-    ):
-        bob.exchange.receive_offer(message, MALLORY, bob.jid)
-        await settled()
-        assert len(bob.told("bt_offer")) == 1, id
-    assert len(bob.exchange.offers) == 1
 
 
 async def ask(party: Party, request: Request, peer: Peer, local: str | None = None) -> str:
@@ -275,32 +139,6 @@ async def test_withdrawal_just_before_closing_leaves_no_part_files(world: World)
     await bob.aclose()
     assert receiving.is_released
     assert list(bob.inbox.iterdir()) == []
-
-
-async def test_ended_offers_are_forgotten_in_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MAX_ENDED", 3)
-    alice, bob = world.pair(limits={"max_transfers": 100})
-    for index in range(8):
-        offer = alice.offer(bob.jid.bare, world.file(f"file {index}"))
-        receiving = await bob.expect("bt_transfer_start", index + 1)
-        await until(lambda: len(bob.backend.downloads) == index + 1)  # noqa: B023
-        await finish(receiving.cancel())
-        await finish(offer.withdraw())
-    await world.pass_time(31, step=5)
-    assert len(alice.exchange._outgoing) == 3
-    assert len(bob.exchange._incoming) <= 3
-    await world.pass_time(8 * 86_400, step=3600)
-    assert alice.exchange._outgoing == {}
-    assert bob.exchange._incoming == {}
-    assert bob.exchange._past == {}
-    assert bob.exchange._sweeper is None
-
-
-async def test_closed_exchange_takes_nothing(world: World) -> None:
-    bob = world.party("bob@b.example/phone")
-    await bob.aclose()
-    assert hear(bob, world) is None
-    await bob.aclose()
 
 
 async def test_logs_hold_no_addresses_above_debug(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -33,7 +33,7 @@ async def test_accept_twice_at_once_begins_one_transfer(world: World) -> None:
     _, bob, offer = await received(world)
     first, second = await finish(_both(offer.accept(), offer.accept()))
     assert first is second
-    assert bob.exchange.transfers == (first,)
+    assert bob.exchange.registry.transfers == (first,)
     assert await offer.accept() is first
     assert len(bob.told("bt_transfer_start")) == 1
 
@@ -75,7 +75,7 @@ async def test_accept_of_what_is_over_raises_expired(world: World, what: str, du
     if what == "declined":
         await offer.decline()
     elif what == "withdrawn":
-        own = alice.exchange.offers[0]
+        own = alice.exchange.registry.offers[0]
         bob.exchange.withdrawn(Withdraw(own.id), bob.know(alice))
     else:
         closing = asyncio.ensure_future(bob.exchange.aclose())
@@ -84,7 +84,7 @@ async def test_accept_of_what_is_over_raises_expired(world: World, what: str, du
         await finish(accepting if accepting is not None else offer.accept())  # type: ignore[arg-type]
     await settled()
     assert offer.transfer is None
-    assert bob.exchange.transfers == ()
+    assert bob.exchange.registry.transfers == ()
 
 
 async def test_offer_is_hidden_only_minutes_after_its_expiry(world: World) -> None:
@@ -101,7 +101,7 @@ async def test_offer_is_hidden_only_minutes_after_its_expiry(world: World) -> No
     assert bob.told("bt_offer_end") == [first]
     with pytest.raises(Expired, match="over"):
         await finish(first.accept())
-    assert bob.exchange.offers == (second,)
+    assert bob.exchange.registry.offers == (second,)
     await world.pass_time(100, step=5)
     assert bob.told("bt_offer_end") == [first, second]
 
@@ -111,7 +111,7 @@ async def test_decline_tells_the_reason_once(world: World) -> None:
     await offer.decline("no cats")
     await offer.decline("no dogs")
     await settled()
-    [own] = alice.exchange.offers
+    [own] = alice.exchange.registry.offers
     [declined] = own.transfers  # type: ignore[union-attr]
     with pytest.raises(Declined, match="no cats"):
         await declined.wait()
@@ -135,7 +135,7 @@ async def test_accept_again_after_a_failure_waits_for_the_old_one_and_begins_ane
     await until(cancelling.done)
     assert second is not first
     assert second.id != first.id
-    [own] = alice.exchange.offers
+    [own] = alice.exchange.registry.offers
     await until(lambda: len(bob.backend.downloads) == 2)
     await world.carry(own, bob)  # type: ignore[arg-type]
     await finish(second.wait())
@@ -148,12 +148,12 @@ async def test_failed_offer_stays_acceptable_and_known_for_as_long_as_it_lasts(w
     await until(lambda: bob.backend.downloads)
     await finish(first.cancel())
     await world.pass_time(120, step=5)
-    assert bob.exchange.offers == ()
+    assert bob.exchange.registry.offers == ()
     second = await finish(offer.accept())
-    assert bob.exchange.transfers == (second,)
+    assert bob.exchange.registry.transfers == (second,)
     await until(lambda: len(bob.backend.downloads) == 2)
     # The sender's words find it.
-    [own] = alice.exchange.offers
+    [own] = alice.exchange.registry.offers
     await finish(own.withdraw())  # type: ignore[union-attr]
     await until(lambda: second.ended)
     with pytest.raises(Cancelled, match="withdrawn"):

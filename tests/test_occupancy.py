@@ -75,7 +75,7 @@ async def test_sender_that_would_not_be_known_again_ends_the_transfer(world: Wor
     await finish(receiving.released())
     assert list(bob.inbox.iterdir()) == []
     assert bob.wire.of(End) == []  # to whom?
-    assert bob.exchange.offers == ()
+    assert bob.exchange.registry.offers == ()
 
 
 @pytest.mark.parametrize("kind", [LASTING, PASSING])
@@ -105,7 +105,7 @@ async def test_nicks_are_followed(world: World) -> None:
 async def test_other_device_of_the_sender_is_asked_only_while_nothing_moves(world: World) -> None:
     alice, bob = occupants(world)
     await world.running(alice, bob, to=at("bob").full)
-    [receiving] = bob.exchange.transfers
+    [receiving] = bob.exchange.registry.transfers
     bob.exchange.occupancy.came(owner("alice"), at("alice at home"))
     assert receiving.peer == at("alice")
     await world.pass_time(12, step=0.5)
@@ -159,7 +159,7 @@ async def test_offer_that_comes_back_from_the_room_is_none(world: World) -> None
     await until(lambda: bob.told("bt_transfer_start"))
     [said] = alice.wire.of(Offer)
     own.to = ROOM
-    assert alice.exchange.receive_offer(said, alice.know(alice), alice.jid) is None
+    assert alice.exchange.intake.receive_offer(said, alice.know(alice), alice.jid) is None
 
 
 async def test_withdrawal_counts_from_its_occupant_alone(world: World) -> None:

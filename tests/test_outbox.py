@@ -177,10 +177,12 @@ async def test_ends_without_end_are_bounded(outbox: Outbox, line: Line, monkeypa
     assert len(outbox) == 0
 
 
-async def test_successor_says_what_a_closed_outbox_could_not(outbox: Outbox, line: Line, tasks: Tasks) -> None:
+async def test_successor_says_what_a_closed_outbox_could_not(line: Line, tasks: Tasks) -> None:
+    closed = Tasks()
+    outbox = Outbox(cast(Wire, line), closed)
     post(outbox)
     await turn()
-    await tasks.aclose()  # while it is under way
+    await closed.aclose()  # while it is under way
     successor = Outbox(cast(Wire, line), tasks)
     successor.take_over(outbox)
     assert (len(outbox), len(successor)) == (0, 1)
@@ -220,3 +222,20 @@ async def test_end_for_an_occupant_goes_to_nobody_else(outbox: Outbox, line: Lin
     if lasting:
         await line.answer()
     assert len(outbox) == 0
+
+
+async def test_tried_waits_for_every_answer_and_for_nothing_else(outbox: Outbox, line: Line) -> None:
+    await outbox.tried()
+    post(outbox)
+    await turn()
+    trying = asyncio.ensure_future(outbox.tried())
+    await turn()
+    post(outbox, "o2", JID("carol@c.example/x"))
+    await turn()
+    await line.answer(PeerGone("not here"))
+    assert not trying.done()
+    line.asked.pop()
+    await line.answer()
+    await asyncio.wait_for(trying, 20)
+    assert [end.id for end in outbox.waiting] == ["o2"]
+    await outbox.tried()

@@ -430,3 +430,24 @@ async def test_cancelled_offer_says_so(world: World) -> None:
     assert offer.state is State.CANCELLED
     assert isinstance(offer.error, Cancelled)
     assert not offer.alive
+
+
+async def test_reminder_repeats_the_offer_until_somebody_accepts(world: World) -> None:
+    alice, _ = world.pair()
+    offer = await offered(world, alice)
+    await finish(offer.remind())
+    first, second = alice.wire.of(Offer)
+    assert first == second
+    await accept(alice, offer, "t1")
+    await finish(offer.remind())
+    assert len(alice.wire.of(Offer)) == 2
+
+
+async def test_reminder_of_what_was_changed_ends_the_offer(world: World) -> None:
+    alice, _ = world.pair()
+    offer = await offered(world, alice)
+    offer.path.write_bytes(b"other")
+    with pytest.raises(SourceChanged, match="file"):
+        await finish(offer.remind())
+    assert offer.state is State.FAILED
+    await finish(offer.remind())

@@ -20,14 +20,15 @@ from slixmpp.xmlstream.stanzabase import StanzaBase
 from slixmpp_bt import (
     Cancelled,
     Declined,
+    LimitExceeded,
     Route,
     SourceChanged,
     State,
     StorageError,
     Transfer,
-    exchange,
     manifest,
     outbox,
+    registry,
 )
 from slixmpp_bt.backends.checkpoint import encode
 from slixmpp_bt.constants import NS
@@ -65,7 +66,7 @@ class Person:
         self.one.register(**{"state_dir": self._home / "state", **self._config, **config})
         self.one.bt._context.now = lambda: time.time() + later
         await self._server.connect(self.one.xmpp, presence=presence)
-        await self.one.bt._ready.wait()
+        await self.one.bt.restored()
         return self.one
 
     async def another(self, resource: str) -> Member:
@@ -320,7 +321,7 @@ async def test_file_offered_again_is_not_hashed_again(two: Two, monkeypatch: pyt
 async def test_completion_is_told_after_the_senders_absence(
     strangers: Two, seen: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "_SWEEP", 0.2)
+    monkeypatch.setattr(registry, "_SWEEP", 0.2)
     monkeypatch.setattr(outbox, "_SEEK_FIRST", 0.2)
     two = strangers
     if seen:
@@ -636,3 +637,36 @@ async def test_database_cut_anywhere_never_stops_the_plugin(
         for person in people:
             await person.stop()
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_download_beyond_todays_limits_is_left_as_it_is_and_told(two: Two) -> None:
+    source, sending, _ = await two.running()
+    await two.bob.stop()
+    bob = await two.bob.start(limits={"max_size": SIZE - 1})
+    left = await bob.bt.restored()
+    assert [(offer.name, type(error)) for offer, error in left.items()] == [(source.name, LimitExceeded)]
+    assert (bob.bt.offers, bob.bt.transfers) == ((), ())
+    await two.bob.stop()
+    bob = await two.bob.start()
+    assert await bob.bt.restored() == {}
+    fast(two.alice.one)
+    await over(sending, await resumed(bob))
+
+
+async def test_client_knows_whether_what_it_has_is_kept(two: Two) -> None:
+    await two.alice.start()
+    second = await two.alice.another("second")
+    third = await two.bob.start(state_dir=None)
+    assert [one.bt.persistent for one in (two.alice.one, second, third)] == [True, False, False]
+    await second.bt.aclose()
+
+
+async def test_ends_that_nobody_has_heard_of_are_untold(two: Two) -> None:
+    _, sending, receiving = await two.running()
+    await two.bob.crash()
+    await receiving.released()
+    await sending.cancel()
+    assert await two.alice.one.bt.untold() == {sending.offer.id}
+    await two.bob.start()
+    await came_true(lambda: not two.alice.one.bt._context.outbox.waiting)
+    assert await two.alice.one.bt.untold() == frozenset()

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from slixmpp_bt import receiving as module
 from slixmpp_bt.backends import PeerRefused, StorageFailed
 from slixmpp_bt.backends.plain import PlainBackend
 from slixmpp_bt.constants import Route, State
@@ -246,31 +245,6 @@ async def test_part_files_that_cannot_be_removed_do_not_spoil_what_is_published(
     await finish(receiving.released())
 
 
-async def test_introductions_without_end_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MAX_KNOWN", 100)
-    alice, bob = world.pair()
-    offer, sending, _ = await world.running(alice, bob)
-    assert sending.id is not None
-    dialled = bob.backend.downloads[0].dialled
-    for number in range(20):
-        joined = tuple(Candidate(ip_address(f"127.1.{number}.{index}"), 1) for index in range(1, 65))
-        await finish(bob.exchange.receive(Peers(offer.id, sending.id, joined), bob.know(alice), bob.jid))
-    assert len(dialled.candidates) == 100
-    # Those who leave make room.
-    gone = tuple(dialled.candidates[1:50])
-    await finish(bob.exchange.receive(Peers(offer.id, sending.id, joined, gone), bob.know(alice), bob.jid))
-    assert len(dialled.candidates) == 100
-
-
-async def test_introduction_of_addresses_that_may_not_be_dialled_is_ignored(world: World) -> None:
-    alice, bob = world.pair()
-    offer, sending, _ = await world.running(alice, bob)
-    assert sending.id is not None
-    bad = tuple(Candidate(ip_address(text), 1) for text in ("0.0.0.0", "224.0.0.1", "255.255.255.255", "::", "ff02::1"))
-    await finish(bob.exchange.receive(Peers(offer.id, sending.id, bad), bob.know(alice), bob.jid))
-    assert bob.backend.downloads[0].dialled.candidates == list(alice.backend.own)
-
-
 async def test_introduction_while_paused_or_publishing_breaks_nothing(world: World) -> None:
     alice, bob = world.pair()
     offer, sending, receiving = await world.running(alice, bob)
@@ -353,4 +327,4 @@ async def test_offer_whose_size_is_not_its_manifests_is_never_shown(world: World
     alice.offer(bob.jid.bare, world.file())
     await bob.expect("bt_offer")
     message = replace(alice.wire.of(Offer)[0], id="another", size=5)
-    assert bob.exchange.receive_offer(message, bob.know(alice), bob.jid) is None
+    assert bob.exchange.intake.receive_offer(message, bob.know(alice), bob.jid) is None

@@ -419,3 +419,23 @@ async def test_limits_are_the_receivers_to_set(server: Server, tmp_path: Path) -
     await first.accept()
     with pytest.raises(LimitExceeded, match="max_transfers"):
         await second.accept()
+
+
+async def test_device_that_does_not_receive_is_not_chosen_and_ignores_what_comes(
+    server: Server, tmp_path: Path
+) -> None:
+    alice, bob = await pair(server, tmp_path, receive=False)
+    source = make_file(tmp_path / "file", 50_000)
+    assert await alice.bt.supports(bob.jid) is False
+    with pytest.raises(NotSupported):
+        await alice.bt.send_file(bob.jid.bare, source)
+    sending = await bob.bt.send_file(alice.jid, source)
+    offer = await alice.expect_offer()
+    assert bob.bt.handle_offer(_as_message(bob, bob, sending.offer)) is None
+    assert bob.bt.handle_offer(_as_message(bob, alice, sending.offer)) is None
+    await done(await offer.accept(), sending)
+    bob.bt.configure(receive=True)
+    async with asyncio.timeout(10):
+        while not await alice.bt.supports(bob.jid):
+            await asyncio.sleep(0.01)
+    await done(await alice.bt.send_file(bob.jid, source))

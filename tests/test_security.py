@@ -55,7 +55,7 @@ class Scene:
     def authority(self) -> Authority:
         """The offer's, which only Alice has."""
         exchange: Any = self.alice.bt._exchange
-        authority: Authority = exchange._outgoing[self.own.id]._content.admitting.authority
+        authority: Authority = exchange.registry.outgoing[self.own.id]._content.admitting.authority
         return authority
 
     def invited(self) -> Admission:

@@ -17,7 +17,7 @@ from slixmpp_bt.errors import ProtocolError
 from slixmpp_bt.messages import Offer
 from slixmpp_bt.stanza import pubsub
 
-from .test_stanza import hostile_text
+from .samples import hostile_text
 
 OFFER = Offer("o-1", Mode.PRIVATE, datetime(2026, 12, 1, tzinfo=UTC), "letter.txt", 5, bytes(32), 200)
 PS = pubsub.NS_PUBSUB

@@ -100,7 +100,7 @@ async def loopback() -> AsyncIterator[Loopback]:
 
 def download(one: Member) -> Any:
     transfers = one.told("bt_transfer_start")
-    return transfers[0]._side._download if transfers else None
+    return transfers[0]._side._filling.download if transfers and transfers[0]._side._filling else None
 
 
 async def kept(one: Member) -> list[SavedSeed]:
@@ -120,7 +120,7 @@ async def test_receiver_serves_after_a_restart_while_the_sender_is_away(loopback
     await until(lambda: download(second))
     download(second).claim(LATE)
     transfer = await first.expect("bt_transfer_start")
-    await until(lambda: len(transfer._side._known) > len(LISTEN))  # it knows of the other
+    await until(lambda: len(transfer._side._filling.known) > len(LISTEN))  # it knows of the other
     sender.bt.configure(upload_limit=None)
     await done(transfer)
     await transfer.released()

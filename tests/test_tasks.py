@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from slixmpp_bt.tasks import Tasks
+from slixmpp_bt.tasks import Tasks, end
 
 
 async def test_aclose_when_tasks_run_cancels_and_awaits_them() -> None:
@@ -82,3 +82,26 @@ async def test_task_that_fails_is_logged_with_its_name(caplog: pytest.LogCapture
         await asyncio.sleep(0)
     assert "fragile thing" in caplog.text
     assert "RuntimeError: broken" in caplog.text
+
+
+async def test_end_lets_what_is_ending_take_its_last_steps() -> None:
+    steps = []
+    last = asyncio.Event()
+
+    async def run() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await last.wait()
+            steps.append("last")
+
+    task = asyncio.ensure_future(run())
+    await asyncio.sleep(0)
+    ends = [asyncio.ensure_future(end(task)) for _ in range(2)]
+    await asyncio.sleep(0)
+    last.set()
+    await asyncio.wait_for(asyncio.gather(*ends), 20)
+    assert steps == ["last"]
+    assert task.cancelled()
+    await end(task)
+    await end()

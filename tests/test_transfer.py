@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from slixmpp_bt.constants import Route, State
-from slixmpp_bt.errors import BY_REASON, Cancelled, Expired, IntegrityError, NoRoute, TransferError
+from slixmpp_bt.errors import Cancelled, Expired
 from slixmpp_bt.messages import Accept, Accepted, End, Meta
 from slixmpp_bt.negotiation import Event
 from slixmpp_bt.progress import Progress
-from slixmpp_bt.transfer import Transfer, heard
+from slixmpp_bt.transfer import Transfer
 
 from .fakes import World, finish, settled, until
 
@@ -269,7 +269,7 @@ async def test_ended_transfer_keeps_no_timer(world: World) -> None:
     for transfer in (sending, receiving):
         transfer.touch()
         assert transfer._timer is None
-        assert transfer._sampler is None
+        assert transfer._samples._timer is None
         await transfer.pause()
         await transfer.resume()
         await finish(transfer.cancel("again"))
@@ -339,34 +339,6 @@ async def test_release_cut_short_is_finished_by_closing(world: World) -> None:
     await bob.aclose()
     await until(cancelling.done)
     assert list(bob.inbox.iterdir()) == []
-
-
-@pytest.mark.parametrize(("reason", "event", "error"), [
-    ("cancel", Event.PEER_CANCEL, Cancelled),
-    ("decline", Event.PEER_CANCEL, Cancelled),
-    ("expired", Event.PEER_EXPIRED, Expired),
-    ("connectivity-error", Event.PEER_FAIL, NoRoute),
-    ("security-error", Event.PEER_FAIL, IntegrityError),
-    ("general-error", Event.PEER_FAIL, TransferError),
-    ("busy", Event.PEER_FAIL, TransferError),
-])  # fmt: skip
-def test_reason_heard_becomes_its_event_and_error(reason: str, event: Event, error: type[TransferError]) -> None:
-    found, why = heard("cancel", reason, "in words")
-    assert found is event
-    assert type(why) is error
-    assert str(why) == "in words"
-    if isinstance(why, NoRoute):
-        assert why.reasons == {Route.SWARM: "in words"}
-    assert str(heard("cancel", reason)[1])
-
-
-def test_every_reason_that_can_be_told_is_heard_as_an_end() -> None:
-    for reason, kind in BY_REASON.items():
-        event, error = heard("cancel", reason)
-        assert event in (Event.PEER_CANCEL, Event.PEER_EXPIRED, Event.PEER_FAIL)
-        assert isinstance(error, kind) or reason == "decline"
-    assert heard("complete", "success") == (Event.PEER_COMPLETE, None)
-    assert heard("decline", "decline", "no")[0] is Event.PEER_DECLINE
 
 
 async def test_repetitions_of_every_message_change_nothing(world: World) -> None:

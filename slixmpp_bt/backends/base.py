@@ -216,7 +216,8 @@ class Download(Swarm):
     @abstractmethod
     def claim(self, pieces: Iterable[int]) -> None:
         """Another route is fetching these: the swarm does not ask for them until they are released. What it had asked
-        for already may still come. Pieces that are had or not wanted are ignored."""
+        for already may still come. Pieces that are had or not wanted are ignored. Claims are not counted, so there is
+        one claimant at a time."""
 
     @abstractmethod
     def release(self, pieces: Iterable[int]) -> None:

@@ -16,9 +16,10 @@ from slixmpp import JID
 from ..access import Access
 from ..context import Context
 from ..errors import BTError, PeerNotFound, ProtocolError
-from ..exchange import Exchange
 from ..incoming import IncomingOffer
+from ..intake import Intake
 from ..policy import Peer
+from ..registry import Registry
 from ..stanza import pubsub
 from .nodes import Nodes
 from .queue import Queue
@@ -53,7 +54,8 @@ class Catalogue:
     def __init__(
         self,
         context: Context,
-        exchange: Exchange,
+        registry: Registry,
+        intake: Intake,
         query: Query,
         *,
         local: Callable[[], JID],
@@ -63,12 +65,13 @@ class Catalogue:
     ) -> None:
         self.watched = set(DEFAULT_NODES)
         self._context = context
-        self._exchange = exchange
+        self._registry = registry
+        self._intake = intake
         self._query = query
         self._local = local
         self._peer_of = peer_of
         self._watch = watch
-        self._queue = Queue(context, exchange)
+        self._queue = Queue(context, registry, intake.authorize)
         #: Nodes that were read in this session, by publisher.
         self._caught_up: set[tuple[str, str]] = set()
         self.nodes = Nodes(query, lambda: JID(local().bare), members, self._republish)
@@ -85,7 +88,7 @@ class Catalogue:
 
     async def prepare(self, node: str, access: Access) -> None:
         """See that one more offer can be published there; raises as :meth:`slixmpp_bt.shelf.Shelf.prepare`."""
-        coming = sum(own.node == node and own.alive and not own.is_published for own in self._exchange.published())
+        coming = sum(own.node == node and own.alive and not own.is_published for own in self._registry.published())
         await self.nodes.prepare(node, access, coming)
 
     # what others publish
@@ -106,7 +109,7 @@ class Catalogue:
         return [offer for offers in found for offer in offers]
 
     async def _read(self, peer: Peer, node: str, *, strict: bool) -> list[IncomingOffer]:
-        before = self._exchange.items_of(peer.owner, node)
+        before = self._registry.items_of(peer.owner, node)
         try:
             listing = await read(self._query, JID(peer.jid.bare), node, room=self._room(peer))
         except ProtocolError as error:
@@ -123,13 +126,13 @@ class Catalogue:
         return NEAR if peer.jid.domain == self._local().domain else FAR
 
     def _take(self, item: pubsub.Item, peer: Peer, node: str) -> IncomingOffer | None:
-        return self._exchange.take_item(item.offer, peer, self._local(), node) if item.offer is not None else None
+        return self._intake.take_item(item.offer, peer, self._local(), node) if item.offer is not None else None
 
     def _keep(self, offers: Iterable[IncomingOffer], ids: frozenset[str] | None) -> None:
         """What is not among `ids` any more is gone."""
         for offer in offers:
             if ids is not None and offer.id not in ids:
-                self._exchange.vanished(offer)
+                self._registry.vanished(offer)
 
     # news
 
@@ -145,11 +148,11 @@ class Catalogue:
             return
         if sender.bare == local.bare:
             self.nodes.heard(event)
-        for offer in self._exchange.items_of(peer.owner, event.node):
+        for offer in self._registry.items_of(peer.owner, event.node):
             if event.emptied or offer.id in event.retracted:
-                self._exchange.vanished(offer)
+                self._registry.vanished(offer)
         for item in event.items:
-            if item.offer is not None and self._exchange.is_new(peer.owner, item.id):
+            if item.offer is not None and self._registry.is_new(peer.owner, item.id):
                 taken = self._take(item, peer, event.node)
                 if taken is not None:
                     self._queue.appeared(taken)
@@ -163,15 +166,15 @@ class Catalogue:
             self._context.tasks.spawn(self._read_missed(peer, node), f"catalogue of {peer.owner}")
 
     async def _read_missed(self, peer: Peer, node: str) -> None:
-        before = self._exchange.items_of(peer.owner, node)
-        known = self._exchange.known_ids(peer.owner)
+        before = self._registry.items_of(peer.owner, node)
+        known = self._registry.known_ids(peer.owner)
         try:
             listing = await read(self._query, JID(peer.jid.bare), node, known, self._room(peer))
         except BTError as error:
             log.info("the catalogue of %s was not read: %s", peer.owner, error)
             return
         self._keep(before, listing.ids)
-        new = (item for item in listing.items if self._exchange.is_new(peer.owner, item.id))
+        new = (item for item in listing.items if self._registry.is_new(peer.owner, item.id))
         await self._queue.found([offer for item in new if (offer := self._take(item, peer, node)) is not None])
 
     # sessions
@@ -181,11 +184,11 @@ class Catalogue:
         self.nodes.session_started()
         self._caught_up.clear()
         self._context.tasks.spawn(self._reconcile(), "reconcile catalogue")
-        restored, self._exchange.restored_items = self._exchange.restored_items, []
+        restored, self._registry.restored_items = self._registry.restored_items, []
         for offer in restored:
             self._queue.appeared(offer)
         # Where everything was retracted meanwhile, no news will come.
-        for peer, node in {(o.key, o.node): (o.source, o.node) for o in self._exchange.items_of()}.values():
+        for peer, node in {(o.key, o.node): (o.source, o.node) for o in self._registry.items_of()}.values():
             if node is not None:
                 self._catch_up(peer, node)
 
@@ -198,14 +201,14 @@ class Catalogue:
 
     async def _reconcile(self, only: str | None = None) -> None:
         """Compare what the nodes have with what they are to have. Other devices' items are left alone."""
-        nodes = {own.node for own in self._exchange.published() if own.node is not None}
+        nodes = {own.node for own in self._registry.published() if own.node is not None}
         for node in nodes if only is None else nodes & {only}:
             try:
                 ids = await self.nodes.ids(node)
             except BTError as error:
                 log.warning("%s was not compared with what is to be in it: %s", node, error)
                 continue
-            for own in self._exchange.published():
+            for own in self._registry.published():
                 if own.node == node:
                     await own.review(is_there=own.id in ids)
 

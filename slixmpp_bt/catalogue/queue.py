@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from ..context import Context
 from ..errors import BTError, LimitExceeded
-from ..exchange import Exchange
 from ..incoming import IncomingOffer
+from ..registry import Registry
 
 log = logging.getLogger(__name__)
 
@@ -18,9 +18,12 @@ log = logging.getLogger(__name__)
 class Queue:
     """Asks ``auto_accept`` about items. Those that it accepts wait here for a free place among ``max_transfers``."""
 
-    def __init__(self, context: Context, exchange: Exchange) -> None:
+    def __init__(
+        self, context: Context, registry: Registry, authorize: Callable[[IncomingOffer], Awaitable[bool]]
+    ) -> None:
         self._context = context
-        self._exchange = exchange
+        self._registry = registry
+        self._authorize = authorize
         self._accepted: deque[IncomingOffer] = deque()
         self._fetching = False
 
@@ -37,12 +40,12 @@ class Queue:
         try:
             if offer.message.info is not None and offer.manifest is None:
                 await offer.learn(offer.message.info)
-            if await self._exchange.authorize(offer):
+            if await self._authorize(offer):
                 self._accept(offer)
                 return
         except BTError as error:
             log.info("%r is left out: %s", offer, error)
-            self._exchange.vanished(offer)
+            self._registry.vanished(offer)
             return
         except Exception:
             log.exception("%r: the function that decides about offers failed", offer)
@@ -74,7 +77,7 @@ class Queue:
 
     async def _free_place(self) -> None:
         while self._context.running() >= self._context.config.limits.max_transfers:
-            running = [t for t in self._exchange.transfers if t.incoming]
+            running = [t for t in self._registry.transfers if t.incoming]
             ends = [asyncio.ensure_future(transfer.released()) for transfer in running]
             try:
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

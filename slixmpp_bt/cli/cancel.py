@@ -17,6 +17,8 @@ from .keeping import Keep
 from .options import Command, config_of
 from .session import Client, session
 
+_NO_LIMITS = dict.fromkeys(("max_size", "max_files", "max_manifest_size"), 2**62)
+
 
 def run(options: argparse.Namespace) -> Command:
     """Find the account; then the command can run.
@@ -34,7 +36,9 @@ async def _run(options: argparse.Namespace, account: Account) -> int:
                 continue
             with await asyncio.to_thread(Keep.hold, options, account.jid, command) as keep:
                 if keep.directory is not None:
-                    client = Client(account, config_of(options), keep)
+                    # It takes nothing new, and whatever was accepted under other limits is to be found.
+                    config = config_of(options) | {"receive": False, "limits": _NO_LIMITS}
+                    client = Client(account, config, keep)
                     async with session(client, options):
                         async for line in _cancel(client):
                             quiet = False
@@ -60,6 +64,6 @@ async def _cancel(client: Client) -> AsyncIterator[str]:
         if isinstance(offer, IncomingOffer) and not offer.answered and offer.from_known:
             await offer.decline()
             yield f"declined: offer of {offer.name} from {offer.peer.bare}"
-    untold = await client.all_told()
+    untold = await client.bt.untold()
     for peer in {transfer.peer.bare for transfer in ended if transfer.offer.id in untold}:
         yield f"{peer} could not be told yet: the next send or receive does that"

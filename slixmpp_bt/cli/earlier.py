@@ -62,19 +62,15 @@ class Earlier:
         offer = _offer(transfer)
         if transfer.ended or offer.state is not State.OFFERED:
             return None
-        try:
-            await offer._content.load()
-        except SourceChanged as error:
-            offer.fail(error)
-            return str(error)
-        if transfer.id is not None:
-            return None
-        devices = self._client.devices(to)
-        if devices and not to.resource and offer.to.resource and offer.to.resource not in devices:
+        devices = self._client.devices(to) if transfer.id is None and not to.resource else set()
+        if devices and offer.to.resource and offer.to.resource not in devices:
             # It is for that device alone.
             await offer.withdraw()
             return f"{offer.to}, which it was made to, is not there"
-        await offer.send()
+        try:
+            await offer.remind()
+        except SourceChanged as error:
+            return str(error)
         return None
 
     def ended_before(self, transfer: Transfer) -> bool:

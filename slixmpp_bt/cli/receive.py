@@ -66,7 +66,7 @@ async def _run(options: argparse.Namespace, account: Account, asks: bool) -> int
                 if keep.why_not:
                     bars.say(f"slixmpp-bt: nothing is kept: {keep.why_not}")
                 bars.say(f"waiting for files as {client.boundjid}")
-                receiver.take_up()
+                await receiver.take_up()
                 return await receiver.outcome
             finally:
                 receiver.leave()
@@ -93,8 +93,10 @@ class _Receiver:
         for event, handler in self._handlers().items():
             client.add_event_handler(event, handler)
 
-    def take_up(self) -> None:
-        """Follow what earlier commands have begun."""
+    async def take_up(self) -> None:
+        """Follow what earlier commands have begun, and say what cannot be gone on with."""
+        for offer, why in (await self._client.bt.restored()).items():
+            self._bars.say(f"kept, but not gone on with: {offer.name} from {offer.sender or offer.peer}: {why}")
         for transfer in self._client.bt.transfers:
             if transfer.incoming:
                 self._bars.say(f"going on with {what(transfer)}")

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> Command:
 
 
 async def _run(options: argparse.Namespace, account: Account) -> int:
-    config = config_of(options) | ({"mode": options.mode} if options.mode else {})
+    config = config_of(options) | {"receive": False} | ({"mode": options.mode} if options.mode else {})
     with await asyncio.to_thread(Keep.hold, options, account.jid, "send") as keep, Bars(Console(stderr=True)) as bars:
         client = Client(account, config, keep)
         earlier = Earlier(client)

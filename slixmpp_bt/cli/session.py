@@ -22,9 +22,8 @@ from .keeping import Keep
 #: Seconds until a login is given up, and until leaving is.
 _LOGIN_PATIENCE = 30.0
 _LEAVING_PATIENCE = 10.0
-#: How long the answers to the last words of transfers are waited for, and how often they are looked for, in seconds.
+#: How long the answers to the last words of transfers are waited for, in seconds.
 _LAST_WORDS_PATIENCE = 3.0
-_TICK = 0.02
 #: How long a contact's presence may take to come after the login, in seconds.
 _PRESENCE_PATIENCE = 3.0
 #: A connection that was lost is made anew after so many seconds; slixmpp waits longer and longer if that fails.
@@ -47,7 +46,7 @@ async def session(client: Client, options: argparse.Namespace, *, asks: bool = F
     try:
         await client.log_in()
         yield
-        await client.all_told()
+        await client.bt.untold(_LAST_WORDS_PATIENCE)
     except asyncio.CancelledError:
         if client.failure is None:
             raise
@@ -104,8 +103,8 @@ class Client(slixmpp.ClientXMPP):
         try:
             async with asyncio.timeout(_LOGIN_PATIENCE):
                 await self._entered
-                await self.bt._ready.wait()
-                if self.bt._context.state.path is None:
+                await self.bt.restored()
+                if not self.bt.persistent:
                     self.keep.fail()
         except TimeoutError:
             raise Failure(f"cannot log in as {self.requested_jid.bare}: {self._why or 'no answer'}", NO_LOGIN) from None
@@ -129,17 +128,6 @@ class Client(slixmpp.ClientXMPP):
                 await asyncio.wait_for(came.wait(), _PRESENCE_PATIENCE)
         finally:
             self.del_event_handler("presence_available", look)
-
-    async def all_told(self) -> set[str]:
-        """Wait until the other sides have answered how transfers ended, or cannot be reached; some seconds at most.
-        Returns the ids of the offers of those that have not answered.
-        """
-        outbox = self.bt._context.outbox
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_WORDS_PATIENCE):
-                while any(letter.sending for letters in outbox._letters.values() for letter in letters):  # noqa: ASYNC110
-                    await asyncio.sleep(_TICK)
-        return {end.id for end in outbox.waiting}
 
     async def leave(self) -> None:
         """Disconnect. If nothing is kept, end transfers first and tell the other sides. Cancelling it drops the

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from slixmpp_bt.state._tables import BY_RECORD, TABLES
 from slixmpp_bt.state.records import Record
 
-from ..test_state import RECORDS
+from ..records import RECORDS
 from . import cursory, patient
 
 words = st.sampled_from([

@@ -32,10 +32,10 @@ from slixmpp_bt.manifest import Manifest, ManifestLimits
 from slixmpp_bt.messages import Accepted, Candidate, Fetching, Meta, MetaChunk, Offer
 from slixmpp_bt.stanza import AnyMessage
 
+from ..samples import anything, damaged
 from ..security.offers import small_offer
 from ..security.raw import Raw
 from ..servers import Loopback
-from ..test_stanza import anything, damaged
 from ..world import Member, make_file, until
 from . import COUNT, patient, thorough
 from .corpus import good
@@ -258,12 +258,13 @@ async def afterwards(one: Bout) -> None:
     print(
         f"{one.sent} stanzas, {one.answered} answers;",
         f"{one.ended} transfers have ended;",
-        f"{len(exchange._incoming)} offers, {len(exchange._past)} past ones, {len(one.bob.bt.transfers)} transfers,",
+        f"{len(exchange.registry.incoming)} offers, {len(exchange.registry.past)} past ones,",
+        f"{len(one.bob.bt.transfers)} transfers,",
         f"{len(tasks)} tasks, {size:.0f} MiB at most",
     )
     assert one.sent == one.answered >= COUNT
-    assert len(exchange._incoming) <= 2_000
-    assert len(exchange._past) <= 10_000
+    assert len(exchange.registry.incoming) <= 2_000
+    assert len(exchange.registry.past) <= 10_000
     assert len(tasks) < 500
     assert size < 1_500
     assert not [path for path in one.bob.inbox.rglob("*") if path.is_symlink()]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from slixmpp import JID
 
-from slixmpp_bt import State, exchange
+from slixmpp_bt import State, intake, registry
 from slixmpp_bt.constants import Route
 from slixmpp_bt.messages import Fetch
 from slixmpp_bt.policy import MAX_DEVICES
@@ -69,7 +69,7 @@ async def heard_out(asking: Raw, bob: Member, ifrom: JID | None = None) -> None:
     """Wait until Bob has taken what was sent to him before."""
     await asking.ask(bob.jid, accept_of(small_offer()), ifrom=ifrom)
     exchange: Any = bob.bt._exchange
-    await until(lambda: all(offer.answered or offer.announced for offer in exchange._incoming.values()))
+    await until(lambda: all(offer.answered or offer.announced for offer in exchange.registry.incoming.values()))
 
 
 async def test_thousand_offers_of_one_stranger_cost_what_twenty_do(
@@ -116,7 +116,7 @@ async def test_large_offers_of_one_stranger_are_bounded_in_memory(
 async def test_offers_from_every_name_of_a_hostile_server_are_bounded(
     loopback: Loopback, tmp_path: Path, memory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "_MAX_WAITING", 200)
+    monkeypatch.setattr(intake, "_MAX_WAITING", 200)
     _, bob = await pair(loopback, tmp_path, auto_accept=False)
     gateway = await hostile_server(loopback)
     memory()
@@ -131,7 +131,7 @@ async def test_offers_from_every_name_of_a_hostile_server_are_bounded(
 async def test_offer_of_a_contact_arrives_however_many_strangers_there_are(
     loopback: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "_MAX_WAITING", 100)
+    monkeypatch.setattr(intake, "_MAX_WAITING", 100)
     alice, bob = await pair(loopback, tmp_path, auto_accept="roster")
     bob.xmpp.auto_authorize = None
     gateway = await hostile_server(loopback)
@@ -146,7 +146,7 @@ async def test_offer_of_a_contact_arrives_however_many_strangers_there_are(
 async def test_large_offers_from_every_name_of_a_hostile_server_are_bounded_in_memory(
     loopback: Loopback, tmp_path: Path, memory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "_MAX_WAITING_BYTES", 200_000, raising=False)
+    monkeypatch.setattr(intake, "_MAX_WAITING_BYTES", 200_000)
     _, bob = await pair(loopback, tmp_path, auto_accept=False)
     gateway = await hostile_server(loopback)
     offers = [large_offer() for _ in range(6)]
@@ -162,7 +162,7 @@ async def test_large_offers_from_every_name_of_a_hostile_server_are_bounded_in_m
 async def test_refused_offers_leave_no_more_rows_than_are_remembered(
     loopback: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "_MAX_REMEMBERED", 50)
+    monkeypatch.setattr(registry, "_MAX_REMEMBERED", 50)
     _, bob = await pair(loopback, tmp_path, auto_accept=False, state_dir=tmp_path / "state", limits={"max_size": 1})
     gateway = await hostile_server(loopback)
     for number in range(300):
