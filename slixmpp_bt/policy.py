@@ -15,7 +15,7 @@ from .access import Access
 from .config import Config, Limits
 from .errors import Declined, LimitExceeded, TransferError
 from .manifest import Manifest
-from .messages import End, Fetch, Here, Meta, Offer, Peers, Report, Request
+from .messages import Delegate, End, Fetch, Here, Meta, Offer, Peers, Report, Request
 
 #: So many devices of one account may fetch one offer.
 MAX_DEVICES = 8
@@ -192,6 +192,19 @@ def invited(to: JID, mtype: str, peer: JID, *, admitted: Collection[JID] = ()) -
     return peer in admitted or len(admitted) < MAX_DEVICES
 
 
+def may_stand_in(peer: Peer, room: JID | None, local: JID) -> bool:
+    """Whether `peer` may serve an offer in its sender's place: an occupant of the room that it was offered in, else a
+    device of the account that it was offered to.
+
+    :param local: the own full JID.
+    """
+    if peer.blocked:
+        return False
+    if room is not None:
+        return peer.room == room and peer.occupant is not None
+    return peer.room is None and peer.jid.bare == local.bare and peer.jid != local
+
+
 def lets_in(access: Access, peer: Peer, owner: JID) -> bool:
     """Whether a catalogue of the account `owner` is open to `peer` now (XEP-0060 section 4.5), as the server judges
     who may read it. The account itself is always let in.
@@ -226,7 +239,8 @@ class Agreement:
 def may(request: Request, peer: JID, own: JID, agreement: Agreement | None) -> bool:
     """Whether `peer` may send `request` to `own`: only between the two of a current accept, and in its direction.
 
-    Meta, Fetch, Report and the End that says ``complete`` go from receiver to sender, Peers from sender to receiver,
+    Meta, Fetch, Report and the End that says ``complete`` go from receiver to sender, Peers and Delegate from sender to
+    receiver,
     any other End both ways. An Accept, and an End that declines an offer nobody accepted, are for :func:`invited`.
 
     :param agreement: the one with the request's transfer id; None if there is none.
@@ -240,7 +254,7 @@ def may(request: Request, peer: JID, own: JID, agreement: Agreement | None) -> b
     match request:
         case Meta() | Fetch() | Report() | End(kind="complete"):
             return from_receiver
-        case Peers():
+        case Peers() | Delegate():
             return from_sender
         case End():
             return from_receiver or from_sender
