@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import ChainMap
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,9 +18,25 @@ from . import policy, staying
 from .access import Access
 from .constants import Mode
 from .context import Context
+from .delegation import Delegation
 from .errors import BTError, Cancelled, LimitExceeded, ProtocolError, StateError, TransferError
 from .incoming import GRACE, IncomingOffer
-from .messages import Accept, Done, End, Fetch, Here, Meta, Offer, Peers, Reply, Report, Request, Seek, Withdraw
+from .messages import (
+    Accept,
+    Delegate,
+    Done,
+    End,
+    Fetch,
+    Here,
+    Meta,
+    Offer,
+    Peers,
+    Reply,
+    Report,
+    Request,
+    Seek,
+    Withdraw,
+)
 from .negotiation import Event
 from .occupancy import Occupancy
 from .outgoing import OutgoingOffer
@@ -85,7 +102,10 @@ class Exchange:
         self._sweeper: asyncio.TimerHandle | None = None
         self._swept = self._complained = 0.0
         self._closed = False
-        self.occupancy = Occupancy(context, self._outgoing, self._incoming, self._end)
+        self.delegation = Delegation(context, self._incoming)
+        #: Own offers, and others' that this side serves in their senders' places.
+        self._served = ChainMap(self._outgoing, self.delegation.offers)
+        self.occupancy = Occupancy(context, self._served, self._incoming, self._end)
 
     @property
     def offers(self) -> tuple[OutgoingOffer | IncomingOffer, ...]:
@@ -114,7 +134,7 @@ class Exchange:
     def offer(
         self, *, to: JID, local: JID, path: Path, mode: Mode, expires: datetime,
         mtype: str = "chat", desc: str | None = None, single: bool = False, targets: Sequence[JID] = (),
-        in_room: bool = False, node: str | None = None, access: Access | None = None,
+        in_room: bool = False, node: str | None = None, access: Access | None = None, delegate: bool = False,
     ) -> OutgoingOffer:  # fmt: skip
         """Begin an own offer: it is hashed, then sent."""
         if self._closed:
@@ -122,6 +142,7 @@ class Exchange:
         offer = OutgoingOffer(
             self._context, to=to, local=local, path=path, mode=mode, expires=expires,
             mtype=mtype, desc=desc, single=single, targets=targets, in_room=in_room, node=node, access=access,
+            delegate=delegate,
         )  # fmt: skip
         self._outgoing[offer.id] = offer
         offer.start()
@@ -178,6 +199,7 @@ class Exchange:
 
     def withdrawn(self, message: Withdraw, peer: Peer) -> None:
         """Somebody takes an offer back."""
+        self.delegation.withdrawn(message.id, peer.owner)
         offer = self._incoming.get((peer.owner, message.id))
         if offer is not None:
             self._end(offer, Event.PEER_CANCEL, Cancelled("the sender has withdrawn the offer"))
@@ -346,8 +368,11 @@ class Exchange:
             self._agreed(request, peer, local).receivers.of(request.transfer, peer.jid).report(request)
         elif isinstance(request, Peers):
             await self._fetching(request, peer, local).peers(request)
+        elif isinstance(request, Delegate):
+            await self.delegation.grant(request, peer, local)
+            return Done()
         else:
-            self._ended(request, peer, local)
+            await self._ended(request, peer, local)
         self._context.outbox.retry(self._context.now(), peer.jid, peer.owner)
         return Done()
 
@@ -359,11 +384,11 @@ class Exchange:
 
     def _own(self, id: str, peer: Peer, local: JID) -> OutgoingOffer | None:
         """The own offer with this id, as far as `peer` may speak of it at all."""
-        offer = self._outgoing.get(id)
+        offer = self._served.get(id)
         return offer if offer is not None and offer.local.bare == local.bare and offer.lets_in(peer) else None
 
     def _agreed(self, request: Meta | Fetch | Report, peer: Peer, local: JID) -> OutgoingOffer:
-        offer = self._outgoing.get(request.id)
+        offer = self._served.get(request.id)
         transfer = _transfer_of(offer, request.transfer)
         if offer is None or transfer is None or not _may(request, peer, local, transfer):
             raise ProtocolError("no such offer", "item-not-found")
@@ -371,6 +396,8 @@ class Exchange:
 
     def _fetching(self, request: Peers | End, peer: Peer, local: JID) -> IncomingOffer:
         offer = self._incoming.get((peer.owner, request.id))
+        if offer is None and isinstance(request, Peers):
+            offer = next((o for o in self._named(request.id, local) if o.deputy == peer.jid), None)
         transfer = offer.transfer if offer is not None else None
         if offer is None or transfer is None or not _may(request, peer, local, transfer):
             raise ProtocolError("no such offer", "item-not-found")
@@ -401,16 +428,24 @@ class Exchange:
         offer = self._incoming.get((peer.owner, request.id))
         if offer is not None and offer.local.bare == local.bare:
             offer.moved(peer.jid)
-        elif not any(end.id == request.id for end in self._context.outbox.waiting):
+            return
+        deputed = [other.stand_in(peer) for other in self._named(request.id, local)]
+        if not any(deputed) and not any(end.id == request.id for end in self._context.outbox.waiting):
             raise ProtocolError("no such offer", "item-not-found")
 
-    def _ended(self, request: End, peer: Peer, local: JID) -> None:
-        own = self._outgoing.get(request.id)
+    def _named(self, id: str, local: JID) -> list[IncomingOffer]:
+        """The offers with this id, whoever made them."""
+        return [o for o in self._incoming.values() if o.id == id and o.local.bare == local.bare]
+
+    async def _ended(self, request: End, peer: Peer, local: JID) -> None:
+        own = self._served.get(request.id)
         transfer = _transfer_of(own, request.transfer)
         if own is not None and transfer is not None and _may(request, peer, local, transfer):
             own.end(request, peer)
+            await own.delegating.grant(request, peer, local)
         elif own is not None:
             self._invited(request, peer, local).end(request, peer)
+            await own.delegating.grant(request, peer, local)
         elif (peer.owner, request.id) not in self._past:
             self._fetching(request, peer, local).ended(*heard(request.kind, request.reason, request.text))
 
@@ -426,7 +461,7 @@ class Exchange:
 
     def addresses_changed(self) -> None:
         """This side listens elsewhere now: whoever it transfers with has to know."""
-        for own in self._outgoing.values():
+        for own in self._served.values():
             own.seeding.addresses_changed()
         for transfer in self._incoming_transfers():
             transfer.feed(Event.FOUND)
@@ -534,7 +569,7 @@ class Exchange:
                 state.delete(SavedIncoming, *found.key)
         for orphan in resumed.values():
             state.delete(SavedDownload, orphan.transfer)
-        await staying.resume(self._context)
+        await staying.resume(self._context, self.delegation.took_up)
         self._context.outbox.save_all()
         for unsaved in of_this_run:
             unsaved.save_all()
@@ -582,6 +617,7 @@ class Exchange:
         if self._sweeper is not None:
             self._sweeper.cancel()
         error = Cancelled("this side was shut down")
+        await self.delegation.aclose()
         if self._context.state.path is not None:
             for own in self._outgoing.values():
                 own.suspend()
@@ -609,6 +645,8 @@ def _may(request: Meta | Fetch | Report | Peers | End, peer: Peer, local: JID, t
     name of a device often changes when it connects again.
     """
     there = transfer.peer
+    if isinstance(request, End) and isinstance(transfer.offer, IncomingOffer):
+        there = transfer.offer.peer  # whoever stands in for the sender
     if isinstance(request, End) and peer.bare is not None and peer.bare == there.bare:
         there = peer.jid
     if transfer.offer.local.bare != local.bare:

@@ -22,7 +22,7 @@ from .negotiation import Event, Negotiation, Phase, Role
 from .policy import Peer, knows
 from .receiving import Receiving, Resume
 from .sealing import check_authority
-from .state import SavedDownload, SavedIncoming
+from .state import SavedDelegation, SavedDownload, SavedIncoming
 from .storage import Landing
 from .transfer import Transfer
 
@@ -314,17 +314,25 @@ class IncomingOffer:
 
     def contact(self, device: JID) -> None:
         """A device has come online: if it is the sender's, ask there again."""
-        if self.transfer is None or self._side is None or device.bare != self.transfer.peer.bare:
+        if self.transfer is None or self._side is None:
+            return
+        if device.bare != self.peer.bare:
+            if self.message.delegate and device.bare == self.local.bare:  # it may stand in for the sender
+                self.transfer.feed(Event.RETRY)
+            return
+        if self.deputy is not None and device != self.peer:
+            self._context.tasks.spawn(self._side.seek(), f"seek {self.id}")
             return
         # While bytes move, it may have been away for so short a time that nobody has noticed yet.
-        lost = device != self.transfer.peer or not self._side.measure().peers
+        lost = self._side.deputies.dismiss() or device != self.transfer.peer or not self._side.measure().peers
         if not self.transfer.feed(Event.RETRY) and lost:
             self.transfer.feed(Event.FOUND)
 
     def moved(self, sender: JID) -> None:
         """The sender is at another device now: accept again there."""
+        stood_in = self._side is not None and self._side.deputies.dismiss()
         # Where it was all the time it is asked again by itself.
-        if sender != self.peer:
+        if sender != self.peer or stood_in:
             self.peer = sender
             if self.transfer is not None and not self.transfer.ended:
                 self.transfer.peer = sender
@@ -334,9 +342,32 @@ class IncomingOffer:
     def relocate(self, sender: JID) -> None:
         """The sender has another nick, or is away: then it is at the room's own JID. What runs goes on."""
         self.peer = sender
-        if self.transfer is not None and not self.transfer.ended:
+        if self.transfer is not None and not self.transfer.ended and self.deputy is None:
             self.transfer.peer = sender
         self.save()
+
+    @property
+    def deputy(self) -> JID | None:
+        """Who stands in for the sender at the moment."""
+        current = self._side.deputies.current if self._side is not None else None
+        return current.jid if current is not None else None
+
+    def stand_in(self, peer: Peer) -> bool:
+        """Somebody else than the sender has the offer. Returns whether it is one who may say so."""
+        return self._side is not None and self._side.deputies.take(peer)
+
+    def deputy_renamed(self, old: JID, new: JID | None) -> None:
+        """Who was at `old` is at `new`, or nowhere any more: if that is who stands in, go along."""
+        if self._side is None or self.deputy != old:
+            return
+        if new is not None:
+            self._side.deputies.follow(new)
+        elif self._side.deputies.lose(old, "it has left") and self.transfer is not None:
+            self.transfer.feed(Event.NOT_HERE)
+
+    def terms(self, transfer: str) -> SavedDelegation:
+        """What a finished receiver needs to admit others, should the sender let it."""
+        return SavedDelegation(transfer, self.key, self.id, self.local, self.expires.timestamp(), self.room)
 
     def save(self) -> None:
         """Keep it as it is now."""

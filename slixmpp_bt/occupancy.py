@@ -69,6 +69,8 @@ class Occupancy:
             if offer.peer == jid:
                 offer.relocate(JID(jid.bare))
                 self.check(offer, jid)
+        for offer in list(self._incoming.values()):
+            offer.deputy_renamed(jid, None)
         self._context.outbox.left(owner)
         self._context.wire.break_off(jid)
 
@@ -83,6 +85,8 @@ class Occupancy:
         for offer in self._offers(owner):
             if offer.peer == old:
                 offer.relocate(new)
+        for offer in list(self._incoming.values()):
+            offer.deputy_renamed(old, new)
         self._context.outbox.renamed(owner, old, new)
         self._context.wire.break_off(old)
 
@@ -91,8 +95,8 @@ class Occupancy:
         self._context.wire.break_off(room)
 
     def check(self, offer: IncomingOffer, was: JID | None = None) -> None:
-        """End an offer whose sender is away and would not be known again."""
-        if not lasts(offer.key):
+        """End an offer whose sender is away and would not be known again, unless others may stand in for it."""
+        if not lasts(offer.key) and not offer.message.delegate:
             self._end(offer, Event.PEER_FAIL, _gone(was or offer.peer))
 
     def _sendings(self, owner: str) -> Iterator[Sending]:

@@ -60,6 +60,7 @@ _REQUESTS = (
     "set/bt_peers",
     "set/bt_report",
     "set/bt_end",
+    "set/bt_delegate",
 )
 
 #: Plugins that are closing: a task needs somebody who holds it, and a disabled plugin is held by nobody.
@@ -213,12 +214,12 @@ class XEP_BT(BasePlugin):
         :raises NotSupported: the account's devices are visible and none supports this; `delegate` is not there yet.
         :raises PeerNotFound: this side has not joined the room.
         """
-        if delegate:
-            raise NotSupported("delegated offers are not part of this version")
         if mtype not in ("chat", "normal", "groupchat"):
             raise ValueError(f"mtype must be 'chat', 'normal' or 'groupchat', not {mtype!r}")
         jid, local, source, how, until = await self._arguments(to, path, mode, expires, ifrom)
         desc = parse_desc(desc)
+        if delegate and jid.resource:
+            raise ValueError(f"delegate is for an account or a room: {jid} has nobody to admit")
         in_room = mtype == "groupchat" or self._rooms.is_room(jid)
         if mtype == "groupchat":
             targets: tuple[JID, ...] = (self._directory.room(jid, local),)
@@ -226,7 +227,7 @@ class XEP_BT(BasePlugin):
             targets = await self._directory.audience(jid, local, how)
         return self._exchange.offer(
             to=jid, local=local, path=source, mode=how, expires=until, mtype=mtype, desc=desc, targets=targets,
-            in_room=in_room,
+            in_room=in_room, delegate=delegate,
         )  # fmt: skip
 
     async def publish(
@@ -249,8 +250,8 @@ class XEP_BT(BasePlugin):
             yet.
         :raises ValueError: an argument makes no sense.
         """
-        if delegate or isinstance(self.xmpp, ComponentXMPP):
-            raise NotSupported("delegated offers, and catalogues of components, are not part of this version")
+        if isinstance(self.xmpp, ComponentXMPP):
+            raise NotSupported("catalogues of components are not part of this version")
         whom, account = Access.parse(access), JID(self.xmpp.boundjid.bare)
         name = self._catalogue.node_for(whom, node)
         _, local, source, how, until = await self._arguments(account, path, mode, expires, None)
@@ -260,7 +261,7 @@ class XEP_BT(BasePlugin):
             await self._catalogue.prepare(name, whom)
         return self._exchange.offer(
             to=account, local=local, path=source, mode=how, expires=until, mtype="headline", desc=desc,
-            node=name, access=whom,
+            node=name, access=whom, delegate=delegate,
         )  # fmt: skip
 
     async def catalogue(self, jid: JID | str | None = None, *, node: str | None = None) -> list[IncomingOffer]:
@@ -319,7 +320,7 @@ class XEP_BT(BasePlugin):
             if getattr(new, key) != getattr(self._config, key):
                 raise ConfigError(f"{key} cannot be changed while the plugin runs: disable it and register it again")
         before, self._config = self._features(), new
-        self._context.config = new
+        self._context.configure(new)
         if before != self._features():
             announced, self._announced = self._announced, set()
             for jid in announced:

@@ -11,13 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slixmpp import JID
+
 from . import addresses, policy, staying
 from .asking import Asking, NotNow, Over
 from .backends import Admission, Download, Finished, PeerRefused, PieceStored, Seed, StorageFailed
 from .backends.checkpoint import encode, recheck
 from .constants import Mode, Route, State
 from .context import Context
-from .errors import BackendClosed, BTError, Cancelled, IntegrityError, ProtocolError, StorageError
+from .deputies import Deputies
+from .errors import BackendClosed, BTError, Cancelled, IntegrityError, NoRoute, ProtocolError, StorageError
 from .fetching import Fetcher, split
 from .manifest import Manifest
 from .messages import (
@@ -111,6 +114,8 @@ class Receiving(Side):
         self._layers: Mapping[bytes, bytes] = {}
         self._watcher: asyncio.Task[None] | None = None
         self._router: Router | None = None
+        #: Who stands in for the sender while it is away.
+        self.deputies = Deputies(context, offer, self._stop_routes)
         self._answer: Accepted | None = None
         self._routes_left_out: dict[Route, str] = {}
         self._known: set[Candidate] = set()
@@ -187,7 +192,8 @@ class Receiving(Side):
             seeding=self._context.config.seed_after or None if self._seed is not None else None,
         )
         until = self._context.now() + self._context.config.limits.transfer_ttl
-        self._context.outbox.post(end, self.transfer.peer, sender=self._offer.local, until=until, owner=self._offer.key)
+        self._context.outbox.post(end, self._offer.peer, sender=self._offer.local, until=until, owner=self._offer.key)
+        self._context.tasks.spawn(self.deputies.tell(end), f"end {end.id}")
 
     async def release(self) -> None:
         """Close the download; part files go, unless the next run goes on with them; a published file stays."""
@@ -270,8 +276,9 @@ class Receiving(Side):
         if not self._offer.is_located:
             self._set_why_not("it is not known yet at which device of the publisher it is")
             self.transfer.feed(Event.NOT_HERE)
-            await self._asking.seek()
+            await self.seek()
             return
+        asked = self.deputies.ask(self.measure().transferred)
         try:
             if self._offer.manifest is None:
                 await self._offer.learn(await self._asking.manifest())
@@ -283,9 +290,10 @@ class Receiving(Side):
             self._answer = await self._asking.accept(await self._accept())
         except NotNow as why:
             self._set_why_not(str(why))
+            deputy_lost = self.deputies.lose(asked, str(why))
             self.transfer.feed(Event.NOT_HERE)
-            if why.lost:
-                await self._asking.seek()
+            if why.lost or deputy_lost:
+                await self.seek()
         except StorageError as error:
             if self._resume is None or not error.temporary:
                 raise
@@ -293,9 +301,30 @@ class Receiving(Side):
             self._set_why_not(f"it waits for the disk: {error}")
             self.transfer.feed(Event.NOT_HERE)
         except Over as why:
-            self.transfer.feed(*heard("cancel", why.reason, str(why)))
+            if not self._deputy_failed(asked, str(why)):
+                self.transfer.feed(*heard("cancel", why.reason, str(why)))
+        except BTError as error:
+            if not self._deputy_failed(asked, str(error)):
+                raise
         else:
+            self.deputies.found()
             self.transfer.feed(Event.ACCEPTED)
+
+    async def seek(self) -> None:
+        """Ask where the sender is, and who stands in for it."""
+        await self._asking.seek(self._offer.peer)
+        await self.deputies.seek()
+
+    def _deputy_failed(self, asked: JID, why: str) -> bool:
+        """Whether what has failed was asked of a deputy: then only that one is given up."""
+        if not self.deputies.lose(asked, why):
+            return False
+        self.transfer.feed(Event.NOT_HERE)
+        return True
+
+    def _stop_routes(self) -> None:
+        if self._router is not None:
+            self._context.tasks.spawn(self._router.stop(), f"stop routes {self.transfer.id}")
 
     @property
     def _asking(self) -> Asking:
@@ -324,7 +353,7 @@ class Receiving(Side):
         excluded = dict.fromkeys(set(Route) - config.routes, "it is switched off in this side's configuration (routes)")
         if self._offer.mode not in self._context.backend.modes:
             excluded[Route.SWARM] = "this side has no BitTorrent engine"
-        elif not policy.reveals_address(self._offer.source, config):
+        elif not policy.reveals_address(self.deputies.source, config):
             excluded[Route.SWARM] = "this side does not reveal its address (reveal_address)"
         return excluded
 
@@ -386,9 +415,12 @@ class Receiving(Side):
         )  # fmt: skip
 
     def _fail(self, error: BTError) -> None:
-        self.transfer.feed(Event.FAIL, error)
+        if not isinstance(error, NoRoute) or not self._deputy_failed(self.transfer.peer, str(error)):
+            self.transfer.feed(Event.FAIL, error)
 
     def _is_over(self, error: ProtocolError) -> None:
+        if self._deputy_failed(self.transfer.peer, str(error)):
+            return
         self.transfer.feed(*heard("cancel", error.reason or "cancel", f"the sender has ended the offer: {error}"))
 
     def _total(self) -> int:
@@ -408,7 +440,12 @@ class Receiving(Side):
         if self._disk is not None:
             return
         if self._opener is not None:
-            await self._admit(self._opener, answer.certificate, self._download)
+            try:
+                await self._admit(self._opener, answer.certificate, self._download)
+            except (IntegrityError, ProtocolError) as error:
+                if not self._deputy_failed(self.transfer.peer, str(error)):
+                    raise
+                return
         if answer.content is not None and await self._take_content(answer.content):
             return
         excluded = self._excluded()
@@ -646,14 +683,18 @@ class Receiving(Side):
         assert self.transfer.id is not None
         assert self._published is not None
         manifest, until = self._offer.manifest, self._context.now() + self._context.config.seed_after
+        saved, terms = None, None
         if manifest is not None and self._wanted is None:
             peers = sorted(self._known, key=str)
-            self._context.state.save(
-                staying.record(self.transfer.id, self._admission, manifest, self._layers, self._published, peers, until)
+            saved = staying.record(
+                self.transfer.id, self._admission, manifest, self._layers, self._published, peers, until
             )
-        self._context.tasks.spawn(
-            staying.Staying(self._context, seed, self.transfer.id, until).run(), f"seed {self.transfer.id}"
-        )
+            self._context.state.save(saved)
+            if self._offer.message.delegate:
+                terms = self._offer.terms(self.transfer.id)
+                self._context.state.save(terms)
+        stays = staying.Staying(self._context, seed, self.transfer.id, until, saved, terms)
+        self._context.tasks.spawn(stays.run(), f"seed {self.transfer.id}")
 
     # what outlasts the process
 
