@@ -90,6 +90,12 @@ class DelegatedOffer(OutgoingOffer):
         self._over = over
         self._state = State.OFFERED
 
+    @property
+    def size(self) -> int:
+        """Bytes; 0 while nobody asks for it."""
+        made = self._content.loaded
+        return made.manifest.size if made is not None else 0
+
     def wants(self, device: JID) -> bool:
         """Nobody is told of it."""
         return False
