@@ -220,7 +220,7 @@ class Exchange:
         info_hash = known.message.info_hash if known is not None else past.info_hash if past is not None else None
         if info_hash is not None and info_hash != message.info_hash:
             log.warning("%s repeats the offer %s with other content; ignored", *key)
-        return info_hash is not None
+        return info_hash is not None or any(o.is_repeated_by(message, key[0]) for o in self._incoming.values())
 
     def _judge(self, offer: IncomingOffer, peer: Peer, counts: Counts) -> Verdict:
         verdict = policy.decide(offer.message, peer, self._context.config, counts)
@@ -582,7 +582,7 @@ class Exchange:
         if (saved.sender, saved.offer.id) in self._incoming:
             return
         offer = IncomingOffer.restore(self._context, saved, peer)
-        if download is None and not policy.lasts(offer.key):
+        if download is None and not policy.lasts(offer.key) and not saved.offer.delegate:
             offer.forget()  # of a room that does not tell whether its sender is still there
             return
         info = saved.offer.info or (download.info if download is not None else None)

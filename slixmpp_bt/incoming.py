@@ -19,7 +19,7 @@ from .filenames import safe_name, safe_paths
 from .manifest import Manifest, ManifestLimits
 from .messages import End, Offer, Peers
 from .negotiation import Event, Negotiation, Phase, Role
-from .policy import Peer, knows
+from .policy import Peer, knows, lasts
 from .receiving import Receiving, Resume
 from .sealing import check_authority
 from .state import SavedDelegation, SavedDownload, SavedIncoming
@@ -177,6 +177,13 @@ class IncomingOffer:
     def is_void(self) -> bool:
         """Whether it can be replaced by a new one: it is over, and nothing of it is under way."""
         return self.closed and (self.transfer is None or self.transfer.is_released)
+
+    def is_repeated_by(self, message: Offer, owner: str) -> bool:
+        """Whether `message` of `owner` is this delegated offer once more, made in a room that does not tell whether who
+        comes back is the same. Whoever has it can stand in for the sender, and nobody becomes it.
+        """
+        same = (self.message.info_hash, self.id) == (message.info_hash, message.id) and self.message.delegate
+        return same and self.room is not None and not lasts(self.key) and owner.partition(" ")[0] == self.room.bare
 
     @property
     def is_located(self) -> bool:

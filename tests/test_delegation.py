@@ -140,6 +140,17 @@ async def test_catalogue_item_is_fetched_from_another_device_when_the_publisher_
     assert digest(path) == digest(three.source)
 
 
+async def test_catalogue_item_that_is_retracted_is_served_no_longer(three: Three) -> None:
+    alice, phone, _ = await three.start()
+    make_file(three.source, SIZE)
+    offer = await alice.bt.publish(three.source, delegate=True)
+    await phone.expect("bt_transfer_end")
+    await until(lambda: admits(phone) == {offer.id})
+    await offer.withdraw()
+    await until(lambda: not admits(phone))
+    assert await kept(phone) == []
+
+
 async def test_transfer_that_lost_the_sender_in_the_middle_goes_on_at_a_delegate(three: Three) -> None:
     incoming = await three.fetched(1_500_000)
     three.alice.one.bt.configure(upload_limit=100_000)
@@ -367,6 +378,27 @@ async def test_occupant_fetches_from_another_one_when_the_sender_is_gone(
     assert digest(path) == digest(tmp_path / "file")
     assert transfer.peer == room.at("bob")
     assert (*bob.bt.offers, *bob.bt.transfers) == ()
+
+
+@pytest.mark.parametrize("config", [HIDDEN, SHOWN], ids=["hidden", "shown"])
+async def test_sender_that_comes_back_to_the_room_makes_no_other_offer_of_it(
+    room: Room, tmp_path: Path, config: dict[str, str]
+) -> None:
+    alice = await room.make("alice", config={**config, "persistentroom": "1"})
+    bob = await room.enter("bob")
+    source = make_file(tmp_path / "file", SIZE)
+    offer = await alice.bt.offer(room.jid, source, mtype="groupchat", delegate=True)
+    incoming = await bob.expect_offer()
+    await room.leave("alice")
+    assert incoming.alive
+    assert bob.told("bt_offer_end") == []
+    await room.let_in(alice, "alice again")
+    transfer = await incoming.accept()
+    [path] = await done(transfer)
+    assert digest(path) == digest(source)
+    assert transfer.peer == room.at("alice again")
+    assert bob.told("bt_offer") == [incoming]
+    await until(lambda: [t.complete for t in offer.transfers] == [True])
 
 
 async def test_who_is_in_another_room_or_has_left_is_answered_as_about_an_unknown_offer(

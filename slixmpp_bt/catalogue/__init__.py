@@ -148,6 +148,8 @@ class Catalogue:
         for offer in self._exchange.items_of(peer.owner, event.node):
             if event.emptied or offer.id in event.retracted:
                 self._exchange.vanished(offer)
+        for id in event.retracted:
+            self._exchange.delegation.withdrawn(id, peer.owner)
         for item in event.items:
             if item.offer is not None and self._exchange.is_new(peer.owner, item.id):
                 taken = self._take(item, peer, event.node)
