@@ -211,8 +211,11 @@ class XEP_BT(BasePlugin):
         finds it in the room's history. If the room refuses the message, for want of voice say, the offer fails.
 
         :param mtype: the type of the message: ``chat`` or ``normal``; ``groupchat`` for a room.
-        :raises NotSupported: the account's devices are visible and none supports this; `delegate` is not there yet.
+        :param delegate: let receivers that have everything, and stay for ``seed_after``, admit others of the same
+            account or room while this side is away. They get the offer's key for that.
+        :raises NotSupported: the account's devices are visible and none supports this.
         :raises PeerNotFound: this side has not joined the room.
+        :raises ValueError: `delegate` is for a single device, or another argument makes no sense.
         """
         if mtype not in ("chat", "normal", "groupchat"):
             raise ValueError(f"mtype must be 'chat', 'normal' or 'groupchat', not {mtype!r}")
@@ -244,10 +247,11 @@ class XEP_BT(BasePlugin):
         :param access: whom to let in, now and whenever somebody accepts: ``"presence"`` (who sees this account's
             presence), ``"open"``, a bare JID or some, ``"group:Friends"`` or some roster groups.
         :param node: by default one for each kind of `access`, which everybody with this plugin is told about.
+        :param delegate: let receivers that have everything, and stay for ``seed_after``, admit the other devices of
+            their own account while this side is away. They get the offer's key for that.
         :raises ConfigError: what is in the node is for other people than `access` says.
         :raises LimitExceeded: the server keeps no more items: one more would push out the oldest.
-        :raises NotSupported: the server has no PEP, or not such access; components have none; `delegate` is not there
-            yet.
+        :raises NotSupported: the server has no PEP, or not such access; components have none.
         :raises ValueError: an argument makes no sense.
         """
         if isinstance(self.xmpp, ComponentXMPP):
