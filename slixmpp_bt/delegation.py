@@ -37,6 +37,8 @@ from .threads import in_thread
 
 log = logging.getLogger(__name__)
 
+#: So long a disk has for keeping the leave, in seconds. One that takes nothing costs what would outlast a restart.
+_SAVED_WITHIN = 3.0
 #: So many offers of others are served in their senders' places at once.
 _MAX_OFFERS = 1_000
 
@@ -172,11 +174,10 @@ class Delegation:
         try:
             terms = await in_thread(_granted, message, saved, terms)
         except BTError as error:
-            log.warning("%s gave a key for %s that is of no use: %s", peer.jid, saved.published, error)
-            raise ProtocolError("that is not the offer's key", "not-acceptable") from error
+            log.warning("nobody is admitted to %s in the place of %s: %s", saved.published, peer.jid, error)
+            raise ProtocolError("that is of no use", "not-acceptable") from error
         staying.terms = terms
-        # A disk that takes nothing costs what would outlast a restart.
-        await asyncio.wait([self._context.state.save(terms)])
+        await asyncio.wait([self._context.state.save(terms)], timeout=_SAVED_WITHIN)
         self._open(staying, saved, terms)
 
     async def took_up(self, staying: Staying) -> None:

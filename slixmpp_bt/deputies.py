@@ -7,6 +7,7 @@ As soon as the sender is back, it is asked again.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,8 +31,12 @@ log = logging.getLogger(__name__)
 
 #: So long one that was of no use is left alone, in seconds; and so many are remembered for it.
 _LEFT_ALONE, _MAX_LEFT_ALONE = 300.0, 256
+#: So often in a row one may stand still.
+_PATIENCE = 2
 #: So many that were asked are told of the end.
 _MAX_ASKED = 16
+#: Who comes into a room is asked at most once in so many seconds.
+_COMERS_PACE = 30.0
 
 
 class Deputies:
@@ -49,7 +54,8 @@ class Deputies:
         self._sought = False
         self._left_alone: dict[str, float] = {}
         self._asked: dict[str, JID] = {}
-        self._since, self._had = 0.0, -1
+        self._had, self._in_vain = -1, 0
+        self._sought_at = 0.0
 
     @property
     def source(self) -> Peer:
@@ -59,10 +65,10 @@ class Deputies:
     async def seek(self) -> None:
         """Ask who has the offer: in the room that it was made in, or among the own account's devices. Only if the
         sender lets others admit."""
-        if not self._offer.message.delegate:
-            return
-        self._sought = True
         local, room = self._offer.local, self._offer.room
+        if not self._offer.message.delegate or (room is None and self._offer.peer.bare == local.bare):
+            return  # in the latter case, whoever seeks the sender seeks them
+        self._sought, self._sought_at = True, self._context.now()
         to, mtype = (JID(local.bare), "headline") if room is None else (room, "groupchat")
         try:
             await self._context.wire.send(Seek(self._offer.id), to, sender=local, mtype=mtype)
@@ -72,6 +78,12 @@ class Deputies:
     def found(self) -> None:
         """Somebody has answered: nobody is sought any more."""
         self._sought = False
+
+    def somebody_came(self) -> None:
+        """Somebody is there who may have the offer, if anybody is sought."""
+        pace = 0.0 if self._offer.room is None else _COMERS_PACE
+        if self._offer.message.delegate and self._context.now() - self._sought_at >= pace:
+            self._transfer.feed(Event.RETRY)
 
     def take(self, peer: Peer) -> bool:
         """`peer` says that it has the offer. Go there, if somebody is sought. Returns whether it is one who may."""
@@ -84,20 +96,22 @@ class Deputies:
             return True
         log.info("%s: %s stands in for the sender", transfer, peer.jid)
         self._sought = False
-        self.current, self._had = peer, -1
+        self.current, self._had, self._in_vain = peer, -1, 0
         self._go(transfer, peer.jid)
         transfer.feed(Event.FOUND)
         return True
 
-    def ask(self, had: int) -> JID:
-        """Whom to ask now that `had` bytes are here. One that has brought nothing since it was asked is given up."""
-        transfer, now = self._transfer, self._context.now()
-        if self.current is not None:
-            if had == self._had and now - self._since >= self._context.timing.stall:
-                self.lose(self.current.jid, "it has brought nothing")
-            elif had != self._had:
-                self._had, self._since = had, now
-        return transfer.peer
+    def stalled(self, had: int) -> None:
+        """Nothing has come for a while (:class:`~slixmpp_bt.negotiation.Timing`), and `had` bytes are here. Ask again
+        at once; one that has brought nothing since it was asked again is given up.
+        """
+        if self.current is None:
+            return
+        self._in_vain = self._in_vain + 1 if had == self._had else 1
+        self._had = had
+        if self._in_vain >= _PATIENCE:
+            self.lose(self.current.jid, "it has brought nothing")
+        asyncio.get_running_loop().call_soon(self._transfer.feed, Event.RETRY)
 
     def lose(self, asked: JID, why: str) -> bool:
         """What was asked of `asked` has failed. If that is the deputy, ask the sender again, and others than this one;
@@ -127,8 +141,12 @@ class Deputies:
             self.current = replace(self.current, jid=new)
             self._go(self._transfer, new)
 
-    async def tell(self, end: End) -> None:
+    def tell(self, end: End) -> None:
         """Tell those who were asked that it is over. It does no harm if one does not hear of it."""
+        if self._asked:
+            self._context.tasks.spawn(self._tell(end), f"tell deputies {end.id}")
+
+    async def _tell(self, end: End) -> None:
         for jid in self._asked.values():
             try:
                 await self._context.wire.request(end, jid, sender=self._offer.local)

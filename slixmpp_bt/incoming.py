@@ -324,8 +324,8 @@ class IncomingOffer:
         if self.transfer is None or self._side is None:
             return
         if device.bare != self.peer.bare:
-            if self.message.delegate and device.bare == self.local.bare:  # it may stand in for the sender
-                self.transfer.feed(Event.RETRY)
+            if device.bare == self.local.bare and self.room is None:
+                self.somebody_came()
             return
         if self.deputy is not None and device != self.peer:
             self._context.tasks.spawn(self._side.seek(), f"seek {self.id}")
@@ -356,8 +356,15 @@ class IncomingOffer:
     @property
     def deputy(self) -> JID | None:
         """Who stands in for the sender at the moment."""
-        current = self._side.deputies.current if self._side is not None else None
+        if self._side is None or self.transfer is None or self.transfer.ended:
+            return None
+        current = self._side.deputies.current
         return current.jid if current is not None else None
+
+    def somebody_came(self) -> None:
+        """Somebody is there who may stand in for the sender."""
+        if self._side is not None and self.transfer is not None:
+            self._side.deputies.somebody_came()
 
     def stand_in(self, peer: Peer) -> bool:
         """Somebody else than the sender has the offer. Returns whether it is one who may say so."""

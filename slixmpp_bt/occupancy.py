@@ -49,6 +49,9 @@ class Occupancy:
         for offer in self._offers(owner):
             if not offer.peer.resource or _is_waiting(offer):
                 offer.moved(jid)
+        for offer in list(self._incoming.values()):
+            if offer.room == jid.bare and offer.key != owner:
+                offer.somebody_came()
         self._context.outbox.retry(self._context.now(), jid, owner)
         if not is_known_by_id(owner) and any(own.wants(jid) for own in self._outgoing.values()):
             self.greet(jid)

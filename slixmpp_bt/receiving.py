@@ -193,7 +193,7 @@ class Receiving(Side):
         )
         until = self._context.now() + self._context.config.limits.transfer_ttl
         self._context.outbox.post(end, self._offer.peer, sender=self._offer.local, until=until, owner=self._offer.key)
-        self._context.tasks.spawn(self.deputies.tell(end), f"end {end.id}")
+        self.deputies.tell(end)
 
     async def release(self) -> None:
         """Close the download; part files go, unless the next run goes on with them; a published file stays."""
@@ -278,7 +278,7 @@ class Receiving(Side):
             self.transfer.feed(Event.NOT_HERE)
             await self.seek()
             return
-        asked = self.deputies.ask(self.measure().transferred)
+        asked = self.transfer.peer
         try:
             if self._offer.manifest is None:
                 await self._offer.learn(await self._asking.manifest())
@@ -704,6 +704,8 @@ class Receiving(Side):
             self.save()
             if self.transfer.ended:
                 self._offer.save()
+        if self.transfer.state is State.WAITING and self._disk is None:
+            self.deputies.stalled(self.measure().transferred)
 
     def save(self) -> None:
         """Keep it as it is now."""

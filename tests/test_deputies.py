@@ -97,7 +97,9 @@ async def test_here_of_a_stranger_or_for_what_is_not_delegated_is_refused(world:
 
 async def test_one_that_brings_nothing_is_left_alone_for_a_while(world: World) -> None:
     alice, bob, carol, offer, transfer = await at_bob(world)
-    await world.pass_time(30)
+    await world.pass_time(15)
+    assert transfer.peer == bob.jid  # it may be slow
+    await world.pass_time(10)
     assert (transfer.peer, transfer.state) == (alice.jid, State.WAITING)
     asked, given_up = len(bob.wire.of(Here)), world.clock()
     while world.clock() < given_up + deputies._LEFT_ALONE - 10:
@@ -111,6 +113,17 @@ async def test_one_that_brings_nothing_is_left_alone_for_a_while(world: World) -
     await world.carry(offer, carol)
     await finish(transfer.wait())
     assert transfer.peer == bob.jid
+
+
+async def test_pause_is_not_held_against_anybody(world: World) -> None:
+    _, bob, carol, offer, transfer = await at_bob(world)
+    await finish(transfer.pause())
+    await world.pass_time(100, step=5)
+    await finish(transfer.resume())
+    await world.pass_time(2)
+    assert (transfer.peer, transfer.state) == (bob.jid, State.CONNECTING)
+    await world.carry(offer, carol)
+    await finish(transfer.wait())
 
 
 async def test_one_that_goes_is_given_up(world: World) -> None:
