@@ -45,8 +45,8 @@ class Delegating:
         :param local: the own JID that it spoke to.
         :raises ProtocolError: ``resource-constraint``: it cannot be told now.
         """
-        receiver = self._receivers.completed(message.transfer, peer.owner)
-        if not self._may(message) or receiver is None or receiver.select is not None:
+        receiver = self._receivers.completed(message.transfer, peer.owner) if self._may(message) else None
+        if receiver is None or receiver.select is not None:
             return
         try:
             delegate = Delegate(self._offer.id, receiver.transfer, await self._key_for(receiver))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from slixmpp import JID
 
+from . import policy
 from .answering import Answering
 from .backends import Admission, Seed
 from .constants import Mode, State
@@ -167,7 +168,9 @@ class Delegation:
             await transfer.released()  # then what is served for others is known
         staying = self._context.staying.get(message.transfer)
         saved, terms = (staying.saved, staying.terms) if staying is not None else (None, None)
-        if staying is None or saved is None or terms is None or not _is_from_the_sender(message, peer, local, terms):
+        if staying is None or saved is None or terms is None or terms.offer != message.id:
+            raise ProtocolError("no such offer", "item-not-found")
+        if not policy.may_delegate(peer, local, terms.sender, terms.local):
             raise ProtocolError("no such offer", "item-not-found")
         if terms.granted:
             return
@@ -215,11 +218,6 @@ class Delegation:
         self._closed = True
         closing: list[Awaitable[None]] = [o.aclose() for o in self.offers.values() if isinstance(o, DelegatedOffer)]
         await asyncio.gather(*closing)
-
-
-def _is_from_the_sender(message: Delegate, peer: Peer, local: JID, terms: SavedDelegation) -> bool:
-    """Whether it is from who has sent what `terms` are for, of that very transfer, which was to be delegated."""
-    return (peer.owner, message.id, local.bare) == (terms.sender, terms.offer, terms.local.bare)
 
 
 def _granted(message: Delegate, saved: SavedSeed, terms: SavedDelegation) -> SavedDelegation:

@@ -15,7 +15,7 @@ from .access import Access
 from .config import Config, Limits
 from .errors import Declined, LimitExceeded, TransferError
 from .manifest import Manifest
-from .messages import Delegate, End, Fetch, Here, Meta, Offer, Peers, Report, Request
+from .messages import End, Fetch, Here, Meta, Offer, Peers, Report, Request
 
 #: So many devices of one account may fetch one offer.
 MAX_DEVICES = 8
@@ -192,6 +192,17 @@ def invited(to: JID, mtype: str, peer: JID, *, admitted: Collection[JID] = ()) -
     return peer in admitted or len(admitted) < MAX_DEVICES
 
 
+def may_delegate(peer: Peer, own: JID, sender: str, receiver: JID) -> bool:
+    """Whether `peer` may let `own` admit others to what `receiver` has fetched from `sender`: only who has sent it.
+
+    That the request names the very offer and transfer is for the caller to see. Both sides may have another resource
+    or nick by then.
+
+    :param sender: :attr:`Peer.owner` of who has sent it.
+    """
+    return not peer.blocked and peer.owner == sender and own.bare == receiver.bare
+
+
 def may_stand_in(peer: Peer, room: JID | None, local: JID) -> bool:
     """Whether `peer` may serve an offer in its sender's place: an occupant of the room that it was offered in, else a
     device of the account that it was offered to.
@@ -239,9 +250,10 @@ class Agreement:
 def may(request: Request, peer: JID, own: JID, agreement: Agreement | None) -> bool:
     """Whether `peer` may send `request` to `own`: only between the two of a current accept, and in its direction.
 
-    Meta, Fetch, Report and the End that says ``complete`` go from receiver to sender, Peers and Delegate from sender to
-    receiver,
+    Meta, Fetch, Report and the End that says ``complete`` go from receiver to sender, Peers from sender to receiver,
     any other End both ways. An Accept, and an End that declines an offer nobody accepted, are for :func:`invited`.
+
+    A Delegate is for :func:`may_delegate`.
 
     :param agreement: the one with the request's transfer id; None if there is none.
     """
@@ -254,7 +266,7 @@ def may(request: Request, peer: JID, own: JID, agreement: Agreement | None) -> b
     match request:
         case Meta() | Fetch() | Report() | End(kind="complete"):
             return from_receiver
-        case Peers() | Delegate():
+        case Peers():
             return from_sender
         case End():
             return from_receiver or from_sender

@@ -181,6 +181,16 @@ async def test_transfer_that_lost_the_sender_in_the_middle_goes_on_at_a_delegate
     assert transfer.peer in (three.phone.one.jid, three.alice.one.jid)
 
 
+async def test_delegate_serves_by_the_settings_that_it_has_now(three: Three) -> None:
+    incoming = await three.fetched(60_000)
+    await three.alice.crash()
+    three.phone.one.bt.configure(routes=["in-band"])
+    transfer = await incoming.accept()
+    [path] = await done(transfer)
+    assert digest(path) == digest(three.source)
+    assert transfer.routes == {Route.IN_BAND: 60_000}
+
+
 async def test_delegate_that_was_restarted_goes_on(three: Three) -> None:
     incoming = await three.fetched()
     [terms] = await kept(three.phone.one)
