@@ -41,7 +41,7 @@ class Over(Exception):
 class Asking:
     """One transfer's line to the sender.
 
-    :param peer: where the sender is at the moment.
+    :param peer: where the sender, or who stands in for it, is at the moment.
 
     Every method raises :class:`NotNow`, :class:`Over`, or :class:`~slixmpp_bt.errors.ProtocolError` for a refusal.
     """
@@ -57,10 +57,10 @@ class Asking:
         self._peer = peer
         self._local = local
 
-    async def seek(self) -> None:
+    async def seek(self, sender: JID) -> None:
         """Ask all devices of the sender, and whoever else has its account's name, which of them has the offer; in a
         room, the occupant."""
-        to = self._peer() if self._in_room else JID(self._peer().bare)
+        to = sender if self._in_room else JID(sender.bare)
         try:
             await self._context.wire.send(Seek(self._offer.id), to, sender=self._local, mtype="headline")
         except BTError as error:

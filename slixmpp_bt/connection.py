@@ -74,6 +74,8 @@ class Connection:
         self._check_session()
         if mtype != "groupchat":
             self._check_occupant(to, sender)
+        elif not self._rooms.joined(to, sender):
+            raise PeerGone(f"this side is not in {to}")
         first, *others = self._addressees(to, mtype)
         for other in others:
             await self.send(message, other, sender=sender, mtype=mtype)

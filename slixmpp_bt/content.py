@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from .backends import Admission, Seed
 from .constants import Mode
 from .context import Context
 from .errors import SourceChanged, StateError
@@ -73,14 +74,35 @@ class Content:
         self._stay()
         async with self._loading:
             if self._made is None:
-                details = await self._details()
-                if self._mode is Mode.SEALED and self.admitting is None:
-                    assert details.certificate is not None
-                    assert details.authority_key is not None
-                    self.admitting = Admitting(Authority.load(details.certificate, details.authority_key))
-                self._made = await reopen(self._path, details.info, details.stamps, self._context.state)
+                self._made = await self._reopen()
                 self._is_kept = True
             return self._made
+
+    async def _reopen(self) -> Made:
+        """It as it is on disk, and the authority."""
+        details = await self._details()
+        if self._mode is Mode.SEALED and self.admitting is None:
+            assert details.certificate is not None
+            assert details.authority_key is not None
+            self.admitting = Admitting(Authority.load(details.certificate, details.authority_key))
+        return await reopen(self._path, details.info, details.stamps, self._context.state)
+
+    async def authority(self) -> Authority:
+        """The certificate authority of a sealed offer.
+
+        :raises SourceChanged: as :meth:`load`.
+        """
+        if self.admitting is None:
+            await self.load()
+        assert self.admitting is not None
+        return self.admitting.authority
+
+    async def open_seed(self, admission: Admission) -> Seed:
+        """The engine's seed of what is loaded.
+
+        :raises BTError: it cannot be opened.
+        """
+        return await self._context.backend.open_seed(self.made.manifest, self.made.paths, admission)
 
     def unload(self) -> None:
         """Nobody asks for it any more: let go soon of what can be loaded, unless somebody asks again."""

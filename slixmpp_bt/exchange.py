@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import ChainMap
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -18,11 +19,12 @@ from . import policy
 from .access import Access
 from .constants import Mode
 from .context import Context
+from .delegation import Delegation
 from .endings import heard
 from .errors import BTError, Cancelled, ProtocolError, TransferError
 from .incoming import IncomingOffer
 from .intake import Intake
-from .messages import Accept, Done, End, Fetch, Here, Meta, Peers, Reply, Report, Request, Seek, Withdraw
+from .messages import Accept, Delegate, Done, End, Fetch, Here, Meta, Peers, Reply, Report, Request, Seek, Withdraw
 from .negotiation import Event
 from .occupancy import Occupancy
 from .outgoing import OutgoingOffer
@@ -43,6 +45,7 @@ class Exchange:
 
     :ivar registry: what there is.
     :ivar intake: others' offers come in by it.
+    :ivar delegation: what this side serves in the place of others.
     :ivar occupancy: is told who comes to rooms and goes.
     :param authorize: asked whether an offer within the limits is to be accepted without asking the application.
     """
@@ -50,7 +53,10 @@ class Exchange:
     def __init__(self, context: Context, authorize: Callable[[IncomingOffer], Awaitable[bool]]) -> None:
         self.registry = Registry(context)
         self.intake = Intake(context, self.registry, authorize)
-        self.occupancy = Occupancy(context, self.registry.outgoing, self.registry.incoming, self._end)
+        self.delegation = Delegation(context, self.registry.incoming)
+        #: Own offers, and others' that this side serves in their senders' places.
+        self._served = ChainMap(self.registry.outgoing, self.delegation.offers)
+        self.occupancy = Occupancy(context, self._served, self.registry.incoming, self._end)
         self._context = context
         self._said_here: dict[tuple[str, str], float] = {}
 
@@ -59,7 +65,7 @@ class Exchange:
     def offer(
         self, *, to: JID, local: JID, path: Path, mode: Mode, expires: datetime,
         mtype: str = "chat", desc: str | None = None, single: bool = False, targets: Sequence[JID] = (),
-        in_room: bool = False, node: str | None = None, access: Access | None = None,
+        in_room: bool = False, node: str | None = None, access: Access | None = None, delegate: bool = False,
     ) -> OutgoingOffer:  # fmt: skip
         """Begin an own offer: it is hashed, then sent."""
         if self.registry.closed:
@@ -67,6 +73,7 @@ class Exchange:
         offer = OutgoingOffer(
             self._context, to=to, local=local, path=path, mode=mode, expires=expires,
             mtype=mtype, desc=desc, single=single, targets=targets, in_room=in_room, node=node, access=access,
+            delegate=delegate,
         )  # fmt: skip
         self.registry.outgoing[offer.id] = offer
         offer.start()
@@ -82,6 +89,7 @@ class Exchange:
 
     def withdrawn(self, message: Withdraw, peer: Peer) -> None:
         """Somebody takes an offer back."""
+        self.delegation.withdrawn(message.id, peer.owner)
         offer = self.registry.incoming.get((peer.owner, message.id))
         if offer is not None:
             self._end(offer, Event.PEER_CANCEL, Cancelled("the sender has withdrawn the offer"))
@@ -122,8 +130,11 @@ class Exchange:
             self._agreed(request, peer, local).receivers.of(request.transfer, peer.jid).report(request)
         elif isinstance(request, Peers):
             await self._fetching(request, peer, local).peers(request)
+        elif isinstance(request, Delegate):
+            await self.delegation.grant(request, peer, local)
+            return Done()
         else:
-            self._ended(request, peer, local)
+            await self._ended(request, peer, local)
         self._context.outbox.retry(self._context.now(), peer.jid, peer.owner)
         return Done()
 
@@ -135,11 +146,11 @@ class Exchange:
 
     def _own(self, id: str, peer: Peer, local: JID) -> OutgoingOffer | None:
         """The own offer with this id, as far as `peer` may speak of it at all."""
-        offer = self.registry.outgoing.get(id)
+        offer = self._served.get(id)
         return offer if offer is not None and offer.local.bare == local.bare and offer.lets_in(peer) else None
 
     def _agreed(self, request: Meta | Fetch | Report, peer: Peer, local: JID) -> OutgoingOffer:
-        offer = self.registry.outgoing.get(request.id)
+        offer = self._served.get(request.id)
         transfer = _transfer_of(offer, request.transfer)
         if offer is None or transfer is None or not _may(request, peer, local, transfer):
             raise ProtocolError("no such offer", "item-not-found")
@@ -147,6 +158,8 @@ class Exchange:
 
     def _fetching(self, request: Peers | End, peer: Peer, local: JID) -> IncomingOffer:
         offer = self.registry.incoming.get((peer.owner, request.id))
+        if offer is None and isinstance(request, Peers):
+            offer = next((o for o in self._named(request.id, local) if o.deputy == peer.jid), None)
         transfer = offer.transfer if offer is not None else None
         if offer is None or transfer is None or not _may(request, peer, local, transfer):
             raise ProtocolError("no such offer", "item-not-found")
@@ -177,16 +190,24 @@ class Exchange:
         offer = self.registry.incoming.get((peer.owner, request.id))
         if offer is not None and offer.local.bare == local.bare:
             offer.moved(peer.jid)
-        elif not any(end.id == request.id for end in self._context.outbox.waiting):
+            return
+        deputed = [other.stand_in(peer) for other in self._named(request.id, local)]
+        if not any(deputed) and not any(end.id == request.id for end in self._context.outbox.waiting):
             raise ProtocolError("no such offer", "item-not-found")
 
-    def _ended(self, request: End, peer: Peer, local: JID) -> None:
-        own = self.registry.outgoing.get(request.id)
+    def _named(self, id: str, local: JID) -> list[IncomingOffer]:
+        """The offers with this id, whoever made them."""
+        return [o for o in self.registry.incoming.values() if o.id == id and o.local.bare == local.bare]
+
+    async def _ended(self, request: End, peer: Peer, local: JID) -> None:
+        own = self._served.get(request.id)
         transfer = _transfer_of(own, request.transfer)
         if own is not None and transfer is not None and _may(request, peer, local, transfer):
             own.end(request, peer)
+            await own.delegating.grant(request, peer, local)
         elif own is not None:
             self._invited(request, peer, local).end(request, peer)
+            await own.delegating.grant(request, peer, local)
         elif (peer.owner, request.id) not in self.registry.past:
             self._fetching(request, peer, local).ended(*heard(request.kind, request.reason, request.text))
 
@@ -202,7 +223,7 @@ class Exchange:
 
     def addresses_changed(self) -> None:
         """This side listens elsewhere now: whoever it transfers with has to know."""
-        for own in self.registry.outgoing.values():
+        for own in self._served.values():
             own.seeding.addresses_changed()
         for transfer in self.registry.incoming_transfers():
             transfer.feed(Event.FOUND)
@@ -223,7 +244,7 @@ class Exchange:
         :param peer_of: what is known now of who made an offer.
         :raises StateError: it cannot be read.
         """
-        await Restoring(self._context, self.registry, self.intake, self.occupancy).run(peer_of)
+        await Restoring(self._context, self.registry, self.intake, self.occupancy, self.delegation).run(peer_of)
 
     async def aclose(self) -> None:
         """End everything and let go of it all; takes some seconds at most. Idempotent.
@@ -233,6 +254,7 @@ class Exchange:
         """
         self.registry.close()
         error = Cancelled("this side was shut down")
+        await self.delegation.aclose()
         if self._context.state.path is not None:
             for own in self.registry.outgoing.values():
                 own.suspend()
@@ -260,6 +282,8 @@ def _may(request: Meta | Fetch | Report | Peers | End, peer: Peer, local: JID, t
     name of a device often changes when it connects again.
     """
     there = transfer.peer
+    if isinstance(request, End) and isinstance(transfer.offer, IncomingOffer):
+        there = transfer.offer.peer  # whoever stands in for the sender
     if isinstance(request, End) and peer.bare is not None and peer.bare == there.bare:
         there = peer.jid
     if transfer.offer.local.bare != local.bare:

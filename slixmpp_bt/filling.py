@@ -168,6 +168,11 @@ class Filling:
         if self._router is not None:
             self._router.why_not = why
 
+    @property
+    def is_blocked(self) -> bool:
+        """Whether it waits for the disk."""
+        return self._disk.trouble is not None
+
     # where it comes from
 
     @property

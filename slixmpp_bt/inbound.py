@@ -35,6 +35,7 @@ _REQUESTS = (
     "set/bt_peers",
     "set/bt_report",
     "set/bt_end",
+    "set/bt_delegate",
 )
 
 

@@ -19,11 +19,11 @@ from .filenames import safe_name, safe_paths
 from .manifest import Manifest, ManifestLimits
 from .messages import End, Offer, Peers
 from .negotiation import Event, Negotiation, Phase, Role
-from .policy import Peer, knows
+from .policy import Peer, knows, lasts
 from .receiving import Receiving
 from .resuming import Resume
 from .sealing import check_authority
-from .state import SavedDownload, SavedIncoming
+from .state import SavedDelegation, SavedDownload, SavedIncoming
 from .storage import Landing
 from .transfer import Transfer
 
@@ -179,6 +179,13 @@ class IncomingOffer:
         """Whether it can be replaced by a new one: it is over, and nothing of it is under way."""
         return self.closed and (self.transfer is None or self.transfer.is_released)
 
+    def is_repeated_by(self, message: Offer, owner: str) -> bool:
+        """Whether `message` of `owner` is this delegated offer once more, made in a room that does not tell whether who
+        comes back is the same. Whoever has it can stand in for the sender, and nobody becomes it.
+        """
+        same = (self.message.info_hash, self.id) == (message.info_hash, message.id) and self.message.delegate
+        return same and self.room is not None and not lasts(self.key) and owner.partition(" ")[0] == self.room.bare
+
     @property
     def is_located(self) -> bool:
         """Whether it is known which device to ask: of a catalogue, only the account is at first."""
@@ -315,17 +322,25 @@ class IncomingOffer:
 
     def contact(self, device: JID) -> None:
         """A device has come online: if it is the sender's, ask there again."""
-        if self.transfer is None or self._side is None or device.bare != self.transfer.peer.bare:
+        if self.transfer is None or self._side is None:
+            return
+        if device.bare != self.peer.bare:
+            if device.bare == self.local.bare and self.room is None:
+                self.somebody_came()
+            return
+        if self.deputy is not None and device != self.peer:
+            self._context.tasks.spawn(self._side.seek(), f"seek {self.id}")
             return
         # While bytes move, it may have been away for so short a time that nobody has noticed yet.
-        lost = device != self.transfer.peer or not self._side.measure().peers
+        lost = self._side.deputies.dismiss() or device != self.transfer.peer or not self._side.measure().peers
         if not self.transfer.feed(Event.RETRY) and lost:
             self.transfer.feed(Event.FOUND)
 
     def moved(self, sender: JID) -> None:
         """The sender is at another device now: accept again there."""
+        stood_in = self._side is not None and self._side.deputies.dismiss()
         # Where it was all the time it is asked again by itself.
-        if sender != self.peer:
+        if sender != self.peer or stood_in:
             self.peer = sender
             if self.transfer is not None and not self.transfer.ended:
                 self.transfer.peer = sender
@@ -335,9 +350,39 @@ class IncomingOffer:
     def relocate(self, sender: JID) -> None:
         """The sender has another nick, or is away: then it is at the room's own JID. What runs goes on."""
         self.peer = sender
-        if self.transfer is not None and not self.transfer.ended:
+        if self.transfer is not None and not self.transfer.ended and self.deputy is None:
             self.transfer.peer = sender
         self.save()
+
+    @property
+    def deputy(self) -> JID | None:
+        """Who stands in for the sender at the moment."""
+        if self._side is None or self.transfer is None or self.transfer.ended:
+            return None
+        current = self._side.deputies.current
+        return current.jid if current is not None else None
+
+    def somebody_came(self) -> None:
+        """Somebody is there who may stand in for the sender."""
+        if self._side is not None and self.transfer is not None:
+            self._side.deputies.somebody_came()
+
+    def stand_in(self, peer: Peer) -> bool:
+        """Somebody else than the sender has the offer. Returns whether it is one who may say so."""
+        return self._side is not None and self._side.deputies.take(peer)
+
+    def deputy_renamed(self, old: JID, new: JID | None) -> None:
+        """Who was at `old` is at `new`, or nowhere any more: if that is who stands in, go along."""
+        if self._side is None or self.deputy != old:
+            return
+        if new is not None:
+            self._side.deputies.follow(new)
+        elif self._side.deputies.lose(old, "it has left") and self.transfer is not None:
+            self.transfer.feed(Event.NOT_HERE)
+
+    def terms(self, transfer: str) -> SavedDelegation:
+        """What a finished receiver needs to admit others, should the sender let it."""
+        return SavedDelegation(transfer, self.key, self.id, self.local, self.expires.timestamp(), self.room)
 
     def save(self) -> None:
         """Keep it as it is now."""

@@ -46,6 +46,8 @@ BLOCK = 16 * 1024
 MAX_FETCH = 8 * 1024 * 1024
 #: At most so many bytes of a certificate request and of a certificate, both DER.
 MAX_REQUEST, MAX_CERTIFICATE = 1_024, 2_048
+#: At most so many bytes of a sealed key.
+MAX_KEY = 1_024
 #: At most so many ranges in one Fetch, and so many proxies named in it.
 MAX_RANGES, MAX_STREAMHOSTS = 512, 3
 #: The words of XEP-0166 section 7.4 for how something ended.
@@ -90,6 +92,8 @@ class Offer:
 
     Exactly one of `info` (the whole info dict) and `info_length` with `info_hash` alone is known at first: `info` is
     None where the dict is too large for a stanza and has to be asked for with :class:`Meta`.
+
+    :ivar delegate: whether receivers that have everything may admit others, too.
     """
 
     id: str
@@ -103,6 +107,7 @@ class Offer:
     desc: str | None = None
     media_type: str | None = None
     date: datetime | None = None
+    delegate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,10 +265,22 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
+class Delegate:
+    """From the sender to a receiver that has everything: admit others in my place.
+
+    :ivar key: of a sealed offer, the private key of its certificate authority (PEM), sealed to the receiver's key.
+    """
+
+    id: str
+    transfer: str
+    key: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
-    """The empty answer to Peers, Report and End."""
+    """The empty answer to Here, Peers, Report, End and Delegate."""
 
 
 Message = Offer | Withdraw | Seek
-Request = Here | Accept | Meta | Fetch | Peers | Report | End
+Request = Here | Accept | Meta | Fetch | Peers | Report | End | Delegate
 Reply = Accepted | MetaChunk | Fetching | Done

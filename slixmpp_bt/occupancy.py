@@ -49,6 +49,9 @@ class Occupancy:
         for offer in self._offers(owner):
             if not offer.peer.resource or _is_waiting(offer):
                 offer.moved(jid)
+        for offer in list(self._incoming.values()):
+            if offer.room == jid.bare and offer.key != owner:
+                offer.somebody_came()
         self._context.outbox.retry(self._context.now(), jid, owner)
         if not is_known_by_id(owner) and any(own.wants(jid) for own in self._outgoing.values()):
             self.greet(jid)
@@ -69,6 +72,8 @@ class Occupancy:
             if offer.peer == jid:
                 offer.relocate(JID(jid.bare))
                 self.check(offer, jid)
+        for offer in list(self._incoming.values()):
+            offer.deputy_renamed(jid, None)
         self._context.outbox.left(owner)
         self._context.wire.break_off(jid)
 
@@ -83,6 +88,8 @@ class Occupancy:
         for offer in self._offers(owner):
             if offer.peer == old:
                 offer.relocate(new)
+        for offer in list(self._incoming.values()):
+            offer.deputy_renamed(old, new)
         self._context.outbox.renamed(owner, old, new)
         self._context.wire.break_off(old)
 
@@ -91,8 +98,8 @@ class Occupancy:
         self._context.wire.break_off(room)
 
     def check(self, offer: IncomingOffer, was: JID | None = None) -> None:
-        """End an offer whose sender is away and would not be known again."""
-        if not lasts(offer.key):
+        """End an offer whose sender is away and would not be known again, unless others may stand in for it."""
+        if not lasts(offer.key) and not offer.message.delegate:
             self._end(offer, Event.PEER_FAIL, _gone(was or offer.peer))
 
     def _sendings(self, owner: str) -> Iterator[Sending]:

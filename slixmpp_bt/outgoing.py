@@ -23,6 +23,7 @@ from .answering import Answering
 from .constants import Mode, Route, State
 from .content import Content
 from .context import Context
+from .delegating import Delegating
 from .endings import ending, saved_ending
 from .errors import BTError, Cancelled, Expired, PeerGone, SourceChanged, TransferError
 from .manifest import Made
@@ -53,12 +54,17 @@ class OutgoingOffer:
     :ivar expires: until when it can be accepted.
     :ivar error: why it ended, if something went wrong.
     :ivar node: the PubSub node it is published in; None if it is sent.
+    :ivar delegate: whether receivers that have everything may admit others.
     """
+
+    #: Whether this side made it; who only admits others in a sender's place does not speak of its end.
+    is_own = True
 
     def __init__(
         self, context: Context, *, to: JID, local: JID, path: Path, mode: Mode, expires: datetime,
         mtype: str = "chat", desc: str | None = None, single: bool = False, targets: Sequence[JID] = (),
         id: str | None = None, in_room: bool = False, node: str | None = None, access: Access | None = None,
+        delegate: bool = False, content: Content | None = None,
     ) -> None:  # fmt: skip
         self.id = id or secrets.token_urlsafe(12)
         self.to = to
@@ -69,6 +75,7 @@ class OutgoingOffer:
         self.hashed = 0
         self.error: BTError | None = None
         self.is_single = single
+        self.delegate = delegate
         #: Whether it was made to a room, or to an occupant of one.
         self.in_room = in_room
         self.node = node
@@ -88,10 +95,11 @@ class OutgoingOffer:
         self._announcing = False
         self._preparing: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
-        self._content = Content(context, self.id, path, mode)
+        self._content = content or Content(context, self.id, path, mode)
         self.receivers = Receivers(context, self, to, mtype)
         self.seeding = Seeding(context, self._content, mode, self.receivers.served, self.fail)
         self.answering = Answering(context, self, self._content, self.receivers, self.seeding)
+        self.delegating = Delegating(context, self, self._content, self.receivers)
 
     @classmethod
     def restore(cls, context: Context, saved: SavedOffer, receivers: Iterable[SavedReceiver]) -> Self:
@@ -100,6 +108,7 @@ class OutgoingOffer:
             context, to=saved.to, local=saved.local, path=saved.path, mode=saved.mode, expires=utc(saved.expires),
             mtype=saved.mtype, desc=saved.desc, single=saved.single, id=saved.id, in_room=saved.kind == "room",
             node=saved.node, access=Access.restore(saved.access) if saved.kind == "catalogue" else None,
+            delegate=saved.delegate,
         )  # fmt: skip
         self._created, self._size, self._state = saved.created, saved.size, saved.state
         if saved.state.terminal:
@@ -265,6 +274,7 @@ class OutgoingOffer:
             info=manifest.info,
             desc=self._desc,
             media_type="inode/directory" if manifest.is_directory else mimetypes.guess_type(self.name)[0],
+            delegate=self.delegate,
         )
 
     def announce_again(self) -> None:
@@ -456,7 +466,7 @@ class OutgoingOffer:
             mtype=cast(Literal["chat", "normal", "headline", "groupchat"], self._mtype),
             single=self.is_single, desc=self._desc, stanzas=self._announcement.told, reason=reason, text=text,
             kind="catalogue" if self.node is not None else "room" if self.in_room else "chat", node=self.node,
-            access=None if self._access is None else str(self._access),
+            access=None if self._access is None else str(self._access), delegate=self.delegate,
         )  # fmt: skip
         return self._content.keep(record) if with_details else self._context.state.save(record)
 

@@ -183,15 +183,18 @@ class XEP_BT(BasePlugin):
         finds it in the room's history. If the room refuses the message, for want of voice say, the offer fails.
 
         :param mtype: the type of the message: ``chat`` or ``normal``; ``groupchat`` for a room.
-        :raises NotSupported: the account's devices are visible and none supports this; `delegate` is not there yet.
+        :param delegate: let receivers that have everything, and stay for ``seed_after``, admit others of the same
+            account or room while this side is away. They get the offer's key for that.
+        :raises NotSupported: the account's devices are visible and none supports this.
         :raises PeerNotFound: this side has not joined the room.
+        :raises ValueError: `delegate` is for a single device, or another argument makes no sense.
         """
-        if delegate:
-            raise NotSupported("delegated offers are not part of this version")
         if mtype not in ("chat", "normal", "groupchat"):
             raise ValueError(f"mtype must be 'chat', 'normal' or 'groupchat', not {mtype!r}")
         jid, local, source, how, until = await self._arguments(to, path, mode, expires, ifrom)
         desc = parse_desc(desc)
+        if delegate and jid.resource:
+            raise ValueError(f"delegate is for an account or a room: {jid} has nobody to admit")
         in_room = mtype == "groupchat" or self._rooms.is_room(jid)
         if mtype == "groupchat":
             targets: tuple[JID, ...] = (self._directory.room(jid, local),)
@@ -199,7 +202,7 @@ class XEP_BT(BasePlugin):
             targets = await self._directory.audience(jid, local, how)
         return self._exchange.offer(
             to=jid, local=local, path=source, mode=how, expires=until, mtype=mtype, desc=desc, targets=targets,
-            in_room=in_room,
+            in_room=in_room, delegate=delegate,
         )  # fmt: skip
 
     async def publish(
@@ -216,14 +219,15 @@ class XEP_BT(BasePlugin):
         :param access: whom to let in, now and whenever somebody accepts: ``"presence"`` (who sees this account's
             presence), ``"open"``, a bare JID or some, ``"group:Friends"`` or some roster groups.
         :param node: by default one for each kind of `access`, which everybody with this plugin is told about.
+        :param delegate: let receivers that have everything, and stay for ``seed_after``, admit the other devices of
+            their own account while this side is away. They get the offer's key for that.
         :raises ConfigError: what is in the node is for other people than `access` says.
         :raises LimitExceeded: the server keeps no more items: one more would push out the oldest.
-        :raises NotSupported: the server has no PEP, or not such access; components have none; `delegate` is not there
-            yet.
+        :raises NotSupported: the server has no PEP, or not such access; components have none.
         :raises ValueError: an argument makes no sense.
         """
-        if delegate or isinstance(self.xmpp, ComponentXMPP):
-            raise NotSupported("delegated offers, and catalogues of components, are not part of this version")
+        if isinstance(self.xmpp, ComponentXMPP):
+            raise NotSupported("catalogues of components are not part of this version")
         whom, account = Access.parse(access), JID(self.xmpp.boundjid.bare)
         name = self._catalogue.node_for(whom, node)
         _, local, source, how, until = await self._arguments(account, path, mode, expires, None)
@@ -233,7 +237,7 @@ class XEP_BT(BasePlugin):
             await self._catalogue.prepare(name, whom)
         return self._exchange.offer(
             to=account, local=local, path=source, mode=how, expires=until, mtype="headline", desc=desc,
-            node=name, access=whom,
+            node=name, access=whom, delegate=delegate,
         )  # fmt: skip
 
     async def catalogue(self, jid: JID | str | None = None, *, node: str | None = None) -> list[IncomingOffer]:
@@ -322,7 +326,7 @@ class XEP_BT(BasePlugin):
             if getattr(new, key) != getattr(self._config, key):
                 raise ConfigError(f"{key} cannot be changed while the plugin runs: disable it and register it again")
         before, self._config = self._current(), new
-        self._context.config = new
+        self._context.configure(new)
         if before != self._current():
             self._features.change(before)
         self._context.tasks.spawn(self._backend.set_limits(engine.rates(new)), "set limits")
@@ -374,6 +378,7 @@ class XEP_BT(BasePlugin):
             self._context, self._exchange.registry, self._exchange.intake, self._connection.query,
             local=lambda: self._local(None), peer_of=self._directory.peer, watch=self._features.watch,
             members=lambda groups: self._directory.members(groups, self._local(None)),
+            withdrawn=self._exchange.delegation.withdrawn,
         )  # fmt: skip
         self._context.shelf = self._catalogue.nodes
         self._inbound = Inbound(

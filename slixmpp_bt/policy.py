@@ -192,6 +192,30 @@ def invited(to: JID, mtype: str, peer: JID, *, admitted: Collection[JID] = ()) -
     return peer in admitted or len(admitted) < MAX_DEVICES
 
 
+def may_delegate(peer: Peer, own: JID, sender: str, receiver: JID) -> bool:
+    """Whether `peer` may let `own` admit others to what `receiver` has fetched from `sender`: only who has sent it.
+
+    That the request names the very offer and transfer is for the caller to see. Both sides may have another resource
+    or nick by then.
+
+    :param sender: :attr:`Peer.owner` of who has sent it.
+    """
+    return not peer.blocked and peer.owner == sender and own.bare == receiver.bare
+
+
+def may_stand_in(peer: Peer, room: JID | None, local: JID) -> bool:
+    """Whether `peer` may serve an offer in its sender's place: an occupant of the room that it was offered in, else a
+    device of the account that it was offered to.
+
+    :param local: the own full JID.
+    """
+    if peer.blocked:
+        return False
+    if room is not None:
+        return peer.room == room and peer.occupant is not None
+    return peer.room is None and peer.jid.bare == local.bare and peer.jid != local
+
+
 def lets_in(access: Access, peer: Peer, owner: JID) -> bool:
     """Whether a catalogue of the account `owner` is open to `peer` now (XEP-0060 section 4.5), as the server judges
     who may read it. The account itself is always let in.
@@ -228,6 +252,8 @@ def may(request: Request, peer: JID, own: JID, agreement: Agreement | None) -> b
 
     Meta, Fetch, Report and the End that says ``complete`` go from receiver to sender, Peers from sender to receiver,
     any other End both ways. An Accept, and an End that declines an offer nobody accepted, are for :func:`invited`.
+
+    A Delegate is for :func:`may_delegate`.
 
     :param agreement: the one with the request's transfer id; None if there is none.
     """

@@ -50,6 +50,8 @@ class Receivers:
         self._by_id: dict[str, Sending] = {}
         #: Transfers that ended before they were accepted.
         self._over: set[str] = set()
+        #: Of an earlier run, who has everything, where that may still matter.
+        self._completed: dict[str, SavedReceiver] = {}
         self._deserted = False
 
     def add_single(self) -> None:
@@ -67,6 +69,8 @@ class Receivers:
             if phase.state.terminal:
                 self._over.add(record.transfer)
                 end = record if self._offer.is_single else None
+                if phase is Phase.COMPLETE and self._offer.delegate:
+                    self._completed[record.transfer] = record
             elif phase not in _UNACCEPTED:
                 going = Phase.WAITING if phase in (Phase.CONNECTING, Phase.RUNNING) else phase
                 # Who had a nick in a room is seen when it is there again.
@@ -98,6 +102,14 @@ class Receivers:
         """The one with this transfer id."""
         found = self._by_id.get(transfer or "")
         return found if found is not None and found.transfer.id == transfer else None
+
+    def completed(self, transfer: str | None, owner: str) -> SavedReceiver | None:
+        """The one with this transfer id if it has everything and is `owner`'s, be it since an earlier run."""
+        known = self.find(transfer)
+        if known is not None:
+            return known.record if known.transfer.complete and known.owner == owner else None
+        record = self._completed.get(transfer or "")
+        return record if record is not None and (record.owner or record.peer.bare) == owner else None
 
     def of(self, transfer: str, peer: JID) -> Sending:
         """Whose transfer it is.

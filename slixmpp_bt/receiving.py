@@ -12,13 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slixmpp import JID
+
 from . import finishing, policy, staying
 from .asking import Asking, NotNow, Over
 from .backends import Seed
 from .constants import Route, State
 from .context import Context
+from .deputies import Deputies
 from .endings import heard, tellable
-from .errors import BTError, Cancelled, ProtocolError, StorageError
+from .errors import BTError, Cancelled, IntegrityError, NoRoute, ProtocolError, StorageError
 from .filling import Filling
 from .messages import Accept, End, Peers
 from .negotiation import Action, Event, Phase
@@ -53,6 +56,8 @@ class Receiving(Side):
         self._wanted = self._chosen_before()
         self._opening: asyncio.Task[Exception | None] | None = None
         self._filling: Filling | None = None
+        #: Who stands in for the sender while it is away.
+        self.deputies = Deputies(context, offer, self._stop_routes)
         self._reporter: asyncio.Task[None] | None = None
         self._published = resume.download.published if resume is not None else None
         self._seed: Seed | None = None
@@ -101,9 +106,9 @@ class Receiving(Side):
             seeding=self._context.config.seed_after or None if self._seed is not None else None,
         )
         until = self._context.now() + self._context.config.limits.transfer_ttl
-        self._context.outbox.post(
-            message, self.transfer.peer, sender=self._offer.local, until=until, owner=self._offer.key
-        )
+        offer = self._offer
+        self._context.outbox.post(message, offer.peer, sender=offer.local, until=until, owner=offer.key)
+        self.deputies.tell(message)
 
     async def release(self) -> None:
         """Close the download; part files go, unless the next run goes on with them; a published file stays."""
@@ -163,8 +168,9 @@ class Receiving(Side):
         if not self._offer.is_located:
             self._set_why_not("it is not known yet at which device of the publisher it is")
             self.transfer.feed(Event.NOT_HERE)
-            await self._asking.seek()
+            await self.seek()
             return
+        asked = self.transfer.peer
         try:
             if self._offer.manifest is None:
                 await self._offer.learn(await self._asking.manifest())
@@ -177,9 +183,10 @@ class Receiving(Side):
             self._filling.answer = await self._asking.accept(await self._accept(self._filling))
         except NotNow as why:
             self._set_why_not(str(why))
+            deputy_lost = self.deputies.lose(asked, str(why))
             self.transfer.feed(Event.NOT_HERE)
-            if why.lost:
-                await self._asking.seek()
+            if why.lost or deputy_lost:
+                await self.seek()
         except StorageError as error:
             if self._resume is None or not error.temporary:
                 raise
@@ -187,9 +194,30 @@ class Receiving(Side):
             self._set_why_not(f"it waits for the disk: {error}")
             self.transfer.feed(Event.NOT_HERE)
         except Over as why:
-            self.transfer.feed(*heard("cancel", why.reason, str(why)))
+            if not self._deputy_failed(asked, str(why)):
+                self.transfer.feed(*heard("cancel", why.reason, str(why)))
+        except BTError as error:
+            if not self._deputy_failed(asked, str(error)):
+                raise
         else:
+            self.deputies.found()
             self.transfer.feed(Event.ACCEPTED)
+
+    async def seek(self) -> None:
+        """Ask where the sender is, and who stands in for it."""
+        await self._asking.seek(self._offer.peer)
+        await self.deputies.seek()
+
+    def _deputy_failed(self, asked: JID, why: str) -> bool:
+        """Whether what has failed was asked of a deputy: then only that one is given up."""
+        if not self.deputies.lose(asked, why):
+            return False
+        self.transfer.feed(Event.NOT_HERE)
+        return True
+
+    def _stop_routes(self) -> None:
+        if self._filling is not None:
+            self._context.tasks.spawn(self._filling.stop_routes(), f"stop routes {self.transfer.id}")
 
     @property
     def _asking(self) -> Asking:
@@ -218,7 +246,7 @@ class Receiving(Side):
         excluded = dict.fromkeys(set(Route) - config.routes, "it is switched off in this side's configuration (routes)")
         if self._offer.mode not in self._context.backend.modes:
             excluded[Route.SWARM] = "this side has no BitTorrent engine"
-        elif not policy.reveals_address(self._offer.source, config):
+        elif not policy.reveals_address(self.deputies.source, config):
             excluded[Route.SWARM] = "this side does not reveal its address (reveal_address)"
         return excluded
 
@@ -247,9 +275,12 @@ class Receiving(Side):
         await self._filling.open(self._resume)
 
     def _fail(self, error: BTError) -> None:
-        self.transfer.feed(Event.FAIL, error)
+        if not isinstance(error, NoRoute) or not self._deputy_failed(self.transfer.peer, str(error)):
+            self.transfer.feed(Event.FAIL, error)
 
     def _is_over(self, error: ProtocolError) -> None:
+        if self._deputy_failed(self.transfer.peer, str(error)):
+            return
         self.transfer.feed(*heard("cancel", error.reason or "cancel", f"the sender has ended the offer: {error}"))
 
     def _total(self) -> int:
@@ -262,7 +293,12 @@ class Receiving(Side):
         filling = self._filling
         assert filling is not None
         assert filling.answer is not None
-        at_work, pace = await filling.dial(self._excluded()), filling.answer.report
+        try:
+            at_work, pace = await filling.dial(self._excluded()), filling.answer.report
+        except (IntegrityError, ProtocolError) as error:
+            if not self._deputy_failed(self.transfer.peer, str(error)):
+                raise
+            return
         if at_work and pace is not None and self._reporter is None:
             reports = report(self._context, self.transfer, self._offer.local, pace, self.measure)
             self._reporter = self._context.tasks.spawn(reports, f"report {self.transfer.id}")
@@ -321,11 +357,12 @@ class Receiving(Side):
         assert self.transfer.id is not None
         assert filling is not None
         assert final is not None
-        until, saved = self._context.now() + self._context.config.seed_after, None
+        until, saved, terms = self._context.now() + self._context.config.seed_after, None, None
         if manifest is not None and self._wanted is None:
             peers = sorted(filling.known, key=str)
             saved = staying.record(self.transfer.id, filling.admission, manifest, self._layers, final, peers, until)
-        staying.stay(self._context, seed, self.transfer.id, until, saved)
+            terms = self._offer.terms(self.transfer.id) if self._offer.message.delegate else None
+        staying.stay(self._context, seed, self.transfer.id, until, saved, terms)
 
     # what outlasts the process
 
@@ -335,6 +372,8 @@ class Receiving(Side):
             self.save()
             if self.transfer.ended:
                 self._offer.save()
+        if self.transfer.state is State.WAITING and not (self._filling is not None and self._filling.is_blocked):
+            self.deputies.stalled(self.measure().transferred)
 
     def save(self) -> None:
         """Keep it as it is now."""

@@ -100,7 +100,7 @@ class Registry:
         info_hash = known.message.info_hash if known is not None else past.info_hash if past is not None else None
         if info_hash is not None and info_hash != message.info_hash:
             log.warning("%s repeats the offer %s with other content; ignored", *key)
-        return info_hash is not None
+        return info_hash is not None or any(o.is_repeated_by(message, key[0]) for o in self.incoming.values())
 
     def add(self, offer: IncomingOffer) -> None:
         """There is one more of others."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from . import policy, staying
 from .context import Context
+from .delegation import Delegation
 from .errors import BTError
 from .incoming import GRACE, IncomingOffer
 from .intake import Intake
@@ -27,11 +28,14 @@ _AT_ONCE = 100
 class Restoring:
     """Takes up offers, transfers, last words and seeds, once."""
 
-    def __init__(self, context: Context, registry: Registry, intake: Intake, occupancy: Occupancy) -> None:
+    def __init__(
+        self, context: Context, registry: Registry, intake: Intake, occupancy: Occupancy, delegation: Delegation
+    ) -> None:
         self._context = context
         self._registry = registry
         self._intake = intake
         self._occupancy = occupancy
+        self._delegation = delegation
 
     async def run(self, peer_of: Callable[[SavedIncoming], Peer]) -> None:
         """Take up what an earlier run has kept, and keep what there is in this one.
@@ -57,7 +61,7 @@ class Restoring:
                 state.delete(SavedIncoming, *found.key)
         for orphan in resumed.values():
             state.delete(SavedDownload, orphan.transfer)
-        await staying.resume(self._context)
+        await staying.resume(self._context, self._delegation.took_up)
         self._context.outbox.save_all()
         for unsaved in of_this_run:
             unsaved.save_all()
@@ -80,7 +84,7 @@ class Restoring:
         if (saved.sender, saved.offer.id) in self._registry.incoming:
             return
         offer = IncomingOffer.restore(self._context, saved, peer)
-        if download is None and not policy.lasts(offer.key):
+        if download is None and not policy.lasts(offer.key) and not saved.offer.delegate:
             offer.forget()  # of a room that does not tell whether its sender is still there
             return
         info = saved.offer.info or (download.info if download is not None else None)

@@ -53,11 +53,13 @@ __all__ = [
     "info_for",
     "public_key",
     "seal",
+    "unseal",
 ]
 
 PublicKey = ec.EllipticCurvePublicKey
-#: What is sealed as one: a block of the content or of the piece layers, or the whole content in an answer.
-Unit = Literal["block", "layers", "content"]
+#: What is sealed as one: a block of the content or of the piece layers, the whole content in an answer, or the key of
+#: the offer's certificate authority.
+Unit = Literal["block", "layers", "content", "authority"]
 
 #: Bytes by which sealed data is longer: an ephemeral public key and a tag.
 OVERHEAD = 65 + 16
@@ -210,12 +212,7 @@ class ReceiverKey:
 
         :raises IntegrityError: it was sealed to another key or with another `info`, or was changed.
         """
-        if len(sealed) < OVERHEAD:
-            raise IntegrityError("what was sealed is cut short")
-        try:
-            return _SUITE.decrypt(sealed, self._private, info)
-        except (InvalidTag, *_UNREADABLE):
-            raise IntegrityError("what was sealed cannot be opened") from None
+        return _unseal(self._private, info, sealed)
 
 
 def check_authority(certificate: bytes) -> x509.Certificate:
@@ -290,6 +287,24 @@ def seal(key: PublicKey, info: bytes, data: bytes | memoryview) -> bytes:
     Nobody can tell by it who sealed it.
     """
     return _SUITE.encrypt(data, key, info)
+
+
+def unseal(key: bytes, info: bytes, sealed: bytes) -> bytes:
+    """What was sealed with this `info` to the private `key` (PEM), of which the certificate request is not there any
+    more.
+
+    :raises IntegrityError: it was sealed to another key or with another `info`, or was changed; or the key is none.
+    """
+    return _unseal(_load_key(key), info, sealed)
+
+
+def _unseal(key: ec.EllipticCurvePrivateKey, info: bytes, sealed: bytes) -> bytes:
+    if len(sealed) < OVERHEAD:
+        raise IntegrityError("what was sealed is cut short")
+    try:
+        return _SUITE.decrypt(sealed, key, info)
+    except (InvalidTag, *_UNREADABLE):
+        raise IntegrityError("what was sealed cannot be opened") from None
 
 
 def _builder(

@@ -67,7 +67,7 @@ class Seeding:
             if not made.manifest.piece_count:
                 return None
             if self._seed is None:
-                self._seed = await self._context.backend.open_seed(made.manifest, made.paths, self._admission())
+                self._seed = await self._content.open_seed(self._admission())
                 spawn = self._context.tasks.spawn
                 self._tasks = [
                     spawn(self._watch(self._seed), "watch seed"),

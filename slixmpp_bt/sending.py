@@ -189,7 +189,7 @@ class Sending(Side):
 
     def tell(self, state: State, error: BTError | None) -> None:
         """End the transfer or, if nobody has accepted, withdraw the offer."""
-        if self._suspended:
+        if self._suspended or not self._offer.is_own:
             return
         if self.transfer.id is None:
             self._offer.tell_withdrawn()
@@ -236,17 +236,19 @@ class Sending(Side):
 
     def save(self) -> None:
         """Keep it as it is now."""
-        if self._suspended:
-            return
+        if not self._suspended:
+            self._context.state.save(self.record)
+
+    @property
+    def record(self) -> SavedReceiver:
+        """It as it is kept."""
         reason, text = saved_ending(self.transfer.error)
         request, certificate = self._certified or (None, None)
-        self._context.state.save(
-            SavedReceiver(
-                self._offer.id, self.key, self.transfer.peer, self.transfer.phase.value, select=self._select,
-                request=request, certificate=certificate, stays_until=self.stays_until, held=self.held,
-                sent=tuple(self.measure().routes.items()) if self._offer.prepared else (), reason=reason, text=text,
-                owner=self.owner if self.owner != self.transfer.peer.bare else None,
-            )
+        return SavedReceiver(
+            self._offer.id, self.key, self.transfer.peer, self.transfer.phase.value, select=self._select,
+            request=request, certificate=certificate, stays_until=self.stays_until, held=self.held,
+            sent=tuple(self.measure().routes.items()) if self._offer.prepared else (), reason=reason, text=text,
+            owner=self.owner if self.owner != self.transfer.peer.bare else None,
         )  # fmt: skip
 
     def relocate(self, peer: JID) -> None:
@@ -258,6 +260,8 @@ class Sending(Side):
         """Take up what was saved."""
         self._select, self.stays_until, self.held = saved.select, saved.stays_until, saved.held
         self._earlier, self._away = dict(saved.sent), True
+        if saved.request is not None and saved.certificate is not None:
+            self._certified = saved.request, saved.certificate
 
     def forget(self) -> None:
         """It need not be known any more."""

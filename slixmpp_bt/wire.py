@@ -71,7 +71,8 @@ class Wire(Protocol):
         """Send a message stanza of type `mtype` and return its id. It is not acknowledged.
 
         :raises LimitExceeded: it does not fit a stanza.
-        :raises PeerGone: there is no session; or it is for an occupant of a room who is not there.
+        :raises PeerGone: there is no session; or it is for an occupant of a room who is not there, or for a room that
+            `sender` is not in.
         """
 
     async def request(self, request: Request, to: JID, *, sender: JID, timeout: float = 30.0) -> Reply:

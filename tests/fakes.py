@@ -360,11 +360,14 @@ class Party:
         elif isinstance(message, Seek):
             self.exchange.sought(message, self.know(sender), self.jid)
 
-    def offer(self, to: str, path: Path, *, lasts: float = WEEK, single: bool = False) -> OutgoingOffer:
+    def offer(
+        self, to: str, path: Path, *, lasts: float = WEEK, single: bool = False, delegate: bool = False
+    ) -> OutgoingOffer:
         expires = datetime.fromtimestamp(self._world.clock() + lasts, UTC)
         return self.exchange.offer(
-            to=JID(to), local=self.jid, path=path, mode=Mode.PRIVATE, expires=expires, single=single
-        )
+            to=JID(to), local=self.jid, path=path, mode=Mode.PRIVATE, expires=expires, single=single,
+            delegate=delegate,
+        )  # fmt: skip
 
     def told(self, name: str) -> list[Any]:
         return [data for event, data in self.events if event == name]

@@ -19,6 +19,7 @@ from slixmpp_bt.messages import Candidate, End, Offer
 from slixmpp_bt.state import (
     Record,
     SavedCheckpoint,
+    SavedDelegation,
     SavedDetails,
     SavedDownload,
     SavedIncoming,
@@ -34,7 +35,7 @@ from slixmpp_bt.state._database import file_name
 ALICE, BOB = JID("alice@a.example"), JID("bob@b.example/phone")
 KINDS: tuple[type[Record], ...] = (
     SavedOffer, SavedDetails, SavedReceiver, SavedIncoming, SavedDownload, SavedCheckpoint, SavedLetter, SavedPast,
-    SavedSeed,
+    SavedSeed, SavedDelegation,
 )  # fmt: skip
 NOW = 1.8e9
 PEER = Candidate(ip_address("2001:db8::1"), 6881)
@@ -70,6 +71,7 @@ EVERY: tuple[Record, ...] = (
     SavedLetter(End("i1", "complete", "success", transfer="t1"), BOB, ALICE, NOW, "den@muc.example id:ü"),
     SavedPast("bob@b.example", "i0", b"p" * 32, NOW),
     SavedSeed("t0", Mode.SEALED, NOW, Path("/in/file"), b"info", b"layers", (PEER,), b"cert", KEY),
+    SavedDelegation("t0", "bob@b.example", "i0", ALICE, NOW, JID("den@muc.example"), True, ((1, 2, 3, 4),), KEY),
 )
 
 
@@ -121,7 +123,7 @@ prose = st.none() | characters(100)
 _ending = {"reason": reasons, "text": prose}
 _offers = st.builds(
     Offer, tokens, st.sampled_from(Mode), instants, characters(100), numbers, st.binary(min_size=32, max_size=32),
-    numbers, st.none() | blobs, prose, prose, st.none() | instants,
+    numbers, st.none() | blobs, prose, prose, st.none() | instants, st.booleans(),
 )  # fmt: skip
 _ends = st.builds(
     End, tokens, st.sampled_from(["complete", "cancel", "decline"]), st.sampled_from(sorted(messages.REASONS)),
@@ -155,6 +157,10 @@ RECORDS: st.SearchStrategy[Record] = st.one_of(
         SavedSeed, tokens, st.sampled_from(Mode), moments, paths, blobs, blobs,
         st.lists(st.builds(Candidate, st.ip_addresses(), st.integers(1, 65_535)), max_size=4).map(tuple),
         st.none() | blobs, st.none() | blobs,
+    ),
+    st.builds(
+        SavedDelegation, tokens, characters(100), tokens, jids, moments, st.none() | jids, st.booleans(),
+        st.lists(stamps, max_size=4).map(tuple), st.none() | blobs,
     ),
 )  # fmt: skip
 

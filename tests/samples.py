@@ -23,6 +23,7 @@ from slixmpp_bt.messages import (
     Accept,
     Accepted,
     Candidate,
+    Delegate,
     End,
     Fetch,
     Fetching,
@@ -145,6 +146,7 @@ def offers(draw: st.DrawFn) -> Offer:
         desc=draw(maybe(texts(messages.MAX_TEXT))),
         media_type=draw(st.sampled_from([None, "video/mp4", "inode/directory", "image/svg+xml"])),
         date=draw(maybe(moments)),
+        delegate=draw(st.booleans()),
     )
 
 
@@ -207,6 +209,7 @@ anything: st.SearchStrategy[Any] = st.one_of(
         text=maybe(texts(messages.MAX_TEXT)),
         seeding=maybe(numbers),
     ),
+    st.builds(Delegate, tokens, tokens, maybe(st.binary(max_size=messages.MAX_KEY))),
 )
 
 

@@ -17,7 +17,7 @@ from slixmpp_bt import stanza
 from slixmpp_bt.connection import Connection
 from slixmpp_bt.constants import NS, Mode
 from slixmpp_bt.errors import LimitExceeded, PeerGone, ProtocolError
-from slixmpp_bt.messages import Accept, Accepted, Done, End, Meta, Offer, Reply, Withdraw
+from slixmpp_bt.messages import Accept, Accepted, Done, End, Meta, Offer, Reply, Seek, Withdraw
 from slixmpp_bt.rooms import Rooms
 from slixmpp_bt.testing import LoopbackServer
 
@@ -221,6 +221,21 @@ async def test_component_speaks_as_who_it_is_told_to(server: LoopbackServer) -> 
     for sender in ("clerk@bot.localhost/desk", "clerk@bot.localhost"):
         assert await wire.request(END, bob.boundjid, sender=JID(sender)) == Done()
         assert asked[-1]["from"] == JID(sender)
+
+
+async def test_message_to_a_room_that_this_side_is_not_in_is_not_sent(server: LoopbackServer) -> None:
+    alice, wire = await enter(server, "alice/a")
+    room = JID("den@conference.localhost")
+    sent: list[str] = []
+
+    def look(stanza: Any) -> Any:
+        sent.append(str(stanza))
+        return stanza
+
+    alice.add_filter("out", look)
+    with pytest.raises(PeerGone, match="not in"):
+        await wire.send(Seek("o1"), room, sender=alice.boundjid, mtype="groupchat")
+    assert sent == []
 
 
 async def test_request_to_an_occupant_who_is_not_there_is_not_sent(server: LoopbackServer) -> None:

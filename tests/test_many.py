@@ -90,7 +90,8 @@ async def sender(server: Server, a: JID, b: JID, tmp_path: Path, source: Path, r
 def download(one: Member) -> Any:
     """The engine's end of what a receiver fetches; None before and after."""
     transfers = one.told("bt_transfer_start")
-    return transfers[0]._side._download if transfers else None
+    filling = transfers[0]._side._filling if transfers else None
+    return filling.download if filling is not None else None
 
 
 async def spread(bobs: list[Member], pieces: int) -> None:

@@ -18,7 +18,7 @@ import slixmpp
 from slixmpp.exceptions import IqError
 
 import slixmpp_bt
-from slixmpp_bt import ConfigError, NotSupported, PathError, PeerNotFound, SourceChanged, State, get_plugin
+from slixmpp_bt import ConfigError, PathError, PeerNotFound, SourceChanged, State, get_plugin
 from slixmpp_bt.constants import NS
 
 from .servers import Loopback, Server
@@ -77,12 +77,10 @@ async def test_bad_arguments_raise_at_once(server: Server, tmp_path: Path) -> No
         await alice.bt.send_file(bob.jid, source, expires=-1)
     with pytest.raises(PeerNotFound, match="joined"):
         await alice.bt.offer("room@conference.localhost", source, mtype="groupchat")
-    with pytest.raises(NotSupported, match="delegated"):
-        await alice.bt.offer("room@conference.localhost", source, mtype="groupchat", delegate=True)
+    with pytest.raises(ValueError, match="delegate"):
+        await alice.bt.offer(bob.jid, source, delegate=True)
     with pytest.raises(ValueError, match="occupant"):
         await alice.bt.offer("room@conference.localhost/bob", source, mtype="groupchat")
-    with pytest.raises(NotSupported):
-        await alice.bt.publish(source, delegate=True)
     with pytest.raises(ValueError, match="access"):
         await alice.bt.publish(source, access=())
     with pytest.raises(ValueError, match="node"):

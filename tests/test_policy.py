@@ -251,3 +251,43 @@ def test_may_from_or_to_any_other_jid_is_no(request_: Request) -> None:
 def test_may_without_the_agreement_is_no(request_: Request, agreement: Agreement | None) -> None:
     assert not policy.may(request_, JULIET, ROMEO, agreement)
     assert not policy.may(request_, ROMEO, JULIET, agreement)
+
+
+OWN = JID("juliet@capulet.lit/chamber")
+DEVICE = Peer(JULIET, JID(JULIET.bare), subscription="both")
+OCCUPANT = replace(hidden, occupant=f"{ROOM} id:1")
+
+
+@pytest.mark.parametrize(
+    ("peer", "room", "may"),
+    [
+        (DEVICE, None, True),
+        (replace(DEVICE, jid=OWN), None, False),
+        (DEVICE, ROOM, False),
+        (Peer(ROMEO, JID(ROMEO.bare), subscription="both"), None, False),
+        (OCCUPANT, ROOM, True),
+        (replace(OCCUPANT, bare=JID(JULIET.bare)), ROOM, True),
+        (hidden, ROOM, False),  # a nick that nobody has
+        (OCCUPANT, None, False),
+        (replace(OCCUPANT, bare=JID(JULIET.bare)), None, False),
+        (OCCUPANT, JID("other@rooms.capulet.lit"), False),
+        (replace(OCCUPANT, blocked=True), ROOM, False),
+    ],
+)
+def test_those_who_share_the_invitation_may_stand_in(peer: Peer, room: JID | None, may: bool) -> None:
+    assert policy.may_stand_in(peer, room, OWN) is may
+
+
+@pytest.mark.parametrize(
+    ("peer", "own", "may"),
+    [
+        (contact, ROMEO, True),
+        (replace(contact, jid=JID("juliet@capulet.lit/chamber")), JID("romeo@montague.lit/garden"), True),
+        (Peer(OWN, JID("nurse@capulet.lit")), ROMEO, False),
+        (known_occupant, ROMEO, False),
+        (contact, JID("benvolio@montague.lit/orchard"), False),
+        (replace(contact, blocked=True), ROMEO, False),
+    ],
+)
+def test_leave_to_admit_others_comes_from_who_sent_it(peer: Peer, own: JID, may: bool) -> None:
+    assert policy.may_delegate(peer, own, JULIET.bare, ROMEO) is may

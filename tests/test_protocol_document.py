@@ -218,8 +218,8 @@ def test_conditions_that_mean_not_now_are_those_of_the_code() -> None:
 def test_limits_are_those_of_the_code() -> None:
     assert [int(most.replace(",", "")) for most in table("Limits").values()] == [
         messages.MAX_CANDIDATES, messages.MAX_PEERS, messages.MAX_META_CHUNK, messages.MAX_SELECT, messages.MAX_SHARES,
-        messages.MAX_OFFERS, messages.MAX_NAME, messages.MAX_TEXT, messages.MAX_ID, messages.MAX_REPORT,
-        messages.MAX_NUMBER,
+        messages.MAX_OFFERS, messages.MAX_NAME, messages.MAX_TEXT, messages.MAX_ID, messages.MAX_KEY,
+        messages.MAX_REPORT, messages.MAX_NUMBER,
     ]  # fmt: skip
 
 

@@ -34,6 +34,7 @@ from slixmpp_bt.sealing import (
     info_for,
     public_key,
     seal,
+    unseal,
 )
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -397,6 +398,21 @@ def test_open_with_another_key_raises() -> None:
         ReceiverKey.make().open(b"i", seal(RECEIVER.public, b"i", b"data"))
 
 
+def test_unseal_needs_the_key_alone() -> None:
+    info = info_for("o", "t", "authority", 0)
+    sealed = seal(RECEIVER.public, info, b"data")
+    assert unseal(RECEIVER.key, info, sealed) == b"data"
+    other = ReceiverKey.make().key
+    for key, place, data in [
+        (other, info, sealed),
+        (RECEIVER.key, b"", sealed),
+        (b"no key", info, sealed),
+        (b"", b"", b""),
+    ]:
+        with pytest.raises(IntegrityError):
+            unseal(key, place, data)
+
+
 SEALED = seal(RECEIVER.public, b"i", b"data")
 
 
@@ -408,7 +424,7 @@ def test_open_of_what_was_changed_raises(data: bytes) -> None:
 
 
 IDS = st.text(max_size=64)
-PLACES = st.tuples(IDS, IDS, st.sampled_from(["block", "layers", "content"]), st.integers(0, 2**63 - 1))
+PLACES = st.tuples(IDS, IDS, st.sampled_from(["block", "layers", "content", "authority"]), st.integers(0, 2**63 - 1))
 
 
 @given(PLACES, PLACES)

@@ -22,6 +22,7 @@ from slixmpp_bt.messages import End
 from slixmpp_bt.state import (
     Record,
     SavedCheckpoint,
+    SavedDelegation,
     SavedDetails,
     SavedDownload,
     SavedLetter,
@@ -180,6 +181,7 @@ async def test_secrets_are_in_no_repr_and_no_log(state: State, caplog: pytest.Lo
         SavedReceiver("o1", "r", BOB, "", request=KEY, certificate=KEY),
         SavedCheckpoint("t1", KEY),
         SavedSeed("t1", Mode.SEALED, NOW, Path("/x"), KEY, KEY, (), KEY, KEY),
+        SavedDelegation("t1", "x", "o1", BOB, NOW, None, True, (), KEY),
     )
     await state.save(*secrets)
     bad = SavedDetails("\ud800", KEY, (), KEY, KEY)

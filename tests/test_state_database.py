@@ -18,10 +18,7 @@ from hypothesis import strategies as st
 from slixmpp import JID
 
 from slixmpp_bt.errors import StateError
-from slixmpp_bt.state import (
-    SavedOffer,
-    State,
-)
+from slixmpp_bt.state import SavedDelegation, SavedOffer, State
 from slixmpp_bt.state._database import file_name
 from slixmpp_bt.state._tables import MIGRATIONS
 
@@ -181,4 +178,19 @@ async def test_open_of_an_older_database_brings_it_to_this_version(
             assert await everything(state) == list(EVERY)
     with closing(sqlite3.connect(database_of(tmp_path))) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
+    assert set_aside(tmp_path) == []
+
+
+async def test_open_of_a_database_from_before_delegation_keeps_what_was_offered(tmp_path: Path) -> None:
+    kept = [record for record in EVERY if not isinstance(record, SavedDelegation)]
+    async with opened(tmp_path) as state:
+        await state.save(*kept)
+    with closing(sqlite3.connect(database_of(tmp_path))) as connection:
+        connection.execute('ALTER TABLE incoming DROP COLUMN "delegate"')
+        connection.execute("DROP TABLE delegation")
+        connection.execute("PRAGMA user_version = 4")
+    async with opened(tmp_path) as state:
+        assert await everything(state) == kept
+        await state.save(EVERY[-1])
+        assert await everything(state) == list(EVERY)
     assert set_aside(tmp_path) == []

@@ -49,6 +49,7 @@ class Catalogue:
     :param peer_of: what is known of an account.
     :param members: who is in some groups of the roster, and sees the account's presence.
     :param watch: called with a node to be told of its news from now on.
+    :param withdrawn: told which items are gone, and whose.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Catalogue:
         peer_of: Callable[[JID, JID], Peer],
         members: Callable[[frozenset[str]], frozenset[str]],
         watch: Callable[[str], None],
+        withdrawn: Callable[[str, str], None],
     ) -> None:
         self.watched = set(DEFAULT_NODES)
         self._context = context
@@ -71,6 +73,7 @@ class Catalogue:
         self._local = local
         self._peer_of = peer_of
         self._watch = watch
+        self._withdrawn = withdrawn
         self._queue = Queue(context, registry, intake.authorize)
         #: Nodes that were read in this session, by publisher.
         self._caught_up: set[tuple[str, str]] = set()
@@ -151,6 +154,8 @@ class Catalogue:
         for offer in self._registry.items_of(peer.owner, event.node):
             if event.emptied or offer.id in event.retracted:
                 self._registry.vanished(offer)
+        for id in event.retracted:
+            self._withdrawn(id, peer.owner)
         for item in event.items:
             if item.offer is not None and self._registry.is_new(peer.owner, item.id):
                 taken = self._take(item, peer, event.node)

@@ -40,11 +40,12 @@ class Torrent(Payload):
         </file-sharing>
 
     Where the info dict is too large, ``<info hash='…' length='…'/>`` gives its SHA-256 in hexadecimal and its bytes.
+    With ``delegate='true'`` receivers that have everything may admit others.
     """
 
     name = "torrent"
     plugin_attrib = "bt_torrent"
-    interfaces: ClassVar[set[str]] = {"mode", "expires"}
+    interfaces: ClassVar[set[str]] = {"mode", "expires", "delegate"}
 
 
 class Withdraw(Payload):
@@ -239,9 +240,25 @@ class End(Payload):
     sub_interfaces: ClassVar[set[str]] = {"text"}
 
 
+class Delegate(Payload):
+    """The sender lets a receiver that has everything admit others. An iq of type ``set``. ``<key/>`` is there for a
+    sealed offer only: the private key of its certificate authority, sealed to the receiver.
+
+    .. code-block:: xml
+
+        <delegate xmlns='https://slixmpp-bt.readthedocs.io/protocol/0' id='offer-1' transfer='t-1'>
+          <key>BHfY2mXv8Q==</key>
+        </delegate>
+    """
+
+    name = "delegate"
+    plugin_attrib = "bt_delegate"
+    interfaces: ClassVar[set[str]] = {"id", "transfer"}
+
+
 def register() -> None:
     """Make the payloads known to slixmpp, as ``iq["bt_accept"]`` and so on. Once is enough; again does no harm."""
     register_stanza_plugin(Message, Withdraw)
     register_stanza_plugin(Message, Seek)
-    for payload in (Here, Accept, Accepted, Meta, Chunk, Fetch, Fetching, Peers, Report, End):
+    for payload in (Here, Accept, Accepted, Meta, Chunk, Fetch, Fetching, Peers, Report, End, Delegate):
         register_stanza_plugin(Iq, payload)

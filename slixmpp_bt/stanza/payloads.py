@@ -216,6 +216,16 @@ def _write_end(end: messages.End) -> Element:
     return xml
 
 
+def _read_delegate(xml: Element) -> messages.Delegate:
+    return messages.Delegate(token(xml, "id"), token(xml, "transfer"), _read_blob(xml, "key", messages.MAX_KEY))
+
+
+def _write_delegate(delegate: messages.Delegate) -> Element:
+    xml = element("delegate", id=delegate.id, transfer=delegate.transfer)
+    _write_blob(xml, "key", delegate.key)
+    return xml
+
+
 def _read_candidates(xml: Element, name: str, most: int) -> tuple[Candidate, ...]:
     found = xml.findall(f"{{{NS}}}{name}")
     if len(found) > most:
@@ -300,6 +310,7 @@ FORMS = (
     Form(elements.Peers.tag_name(), "set", messages.Peers, _read_peers, _write_peers),
     Form(elements.Report.tag_name(), "set", messages.Report, _read_report, _write_report),
     Form(elements.End.tag_name(), "set", messages.End, _read_end, _write_end),
+    Form(elements.Delegate.tag_name(), "set", messages.Delegate, _read_delegate, _write_delegate),
 )
 BY_TAG = {form.tag: form for form in FORMS}
 BY_TYPE = {form.carries: form for form in FORMS}

@@ -60,6 +60,7 @@ def read_offer(xml: Element) -> messages.Offer:
         desc=(file.findtext(f"{{{NS_FILE}}}desc") or "")[: messages.MAX_TEXT] or None,
         media_type=media_type if len(media_type) < 128 and MEDIA_TYPE.fullmatch(media_type) else None,
         date=_read_date(file),
+        delegate=torrent.get("delegate") in ("true", "1"),
     )
 
 
@@ -100,6 +101,8 @@ def write_offer(offer: messages.Offer) -> Element:
             SubElement(file, f"{{{NS_FILE}}}{name}").text = clean(value)
     sources = SubElement(sharing, f"{{{NS_SFS}}}sources")
     torrent = subelement(sources, "torrent", mode=offer.mode.value, expires=stamp(offer.expires))
+    if offer.delegate:
+        torrent.set("delegate", "true")
     if offer.info is None:
         subelement(torrent, "info", hash=offer.info_hash.hex(), length=offer.info_length)
     else:

@@ -118,6 +118,11 @@ def one_of(words: Collection[str]) -> Gate[Any]:
     return Gate(check, check)
 
 
+def _read_mark(cell: Cell) -> bool:
+    _require(cell in (None, 1), "neither nothing nor 1")
+    return cell is not None
+
+
 def _token(value: Cell) -> str:
     _require(bool(_TOKEN.fullmatch(_of(str, value))), "not an id")
     return _of(str, value)
@@ -281,6 +286,8 @@ token_or_none: Gate[str | None] = Gate(
 moment: Gate[float] = Gate(_moment, _moment)
 instant: Gate[datetime] = Gate(_instant, _read_instant)
 flag: Gate[bool] = Gate(lambda value: int(_of(bool, value)), _read_flag)
+#: A flag whose column came later: in older rows there is nothing.
+mark: Gate[bool] = Gate(lambda value: int(_of(bool, value)) or None, _read_mark)
 jid: Gate[JID] = Gate(_jid, _read_jid)
 #: Bytes, since the name of a directory need not be UTF-8.
 path: Gate[Path] = Gate(_path, _read_path)

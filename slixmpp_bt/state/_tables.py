@@ -69,6 +69,13 @@ MIGRATIONS: list[tuple[str, ...]] = [
             "info" BLOB NOT NULL, "layers" BLOB NOT NULL, "peers" TEXT NOT NULL, "certificate" BLOB,
             "private_key" BLOB, "crc" INTEGER NOT NULL, PRIMARY KEY ("transfer"))""",
     ),
+    (
+        'ALTER TABLE incoming ADD COLUMN "delegate" INTEGER',
+        """CREATE TABLE delegation (
+            "transfer" TEXT NOT NULL, "sender" TEXT NOT NULL, "offer" TEXT NOT NULL, "local" TEXT NOT NULL,
+            "expires" REAL NOT NULL, "room" TEXT, "granted" INTEGER NOT NULL, "stamps" BLOB NOT NULL,
+            "authority_key" BLOB, "crc" INTEGER NOT NULL, PRIMARY KEY ("transfer"))""",
+    ),
 ]
 
 
@@ -281,6 +288,7 @@ TABLES: tuple[Table[Any], ...] = (
             "desc": gates.optional(_note),
             "media_type": gates.optional(_name),
             "date": gates.optional(gates.instant),
+            "delegate": gates.mark,
         },
         inner=("offer", messages.Offer),
     ),
@@ -325,6 +333,23 @@ TABLES: tuple[Table[Any], ...] = (
             "peers": gates.candidates,
             "certificate": gates.optional(gates.blob()),
             "private_key": gates.optional(gates.blob()),
+        },
+        owned={"delegation": "transfer"},
+    ),
+    Table(
+        "delegation",
+        records.SavedDelegation,
+        ("transfer",),
+        {
+            "transfer": gates.token,
+            "sender": _sender,
+            "offer": gates.token,
+            "local": gates.jid,
+            "expires": gates.moment,
+            "room": gates.optional(gates.jid),
+            "granted": gates.flag,
+            "stamps": gates.stamps,
+            "authority_key": gates.optional(gates.blob()),
         },
     ),
     Table(

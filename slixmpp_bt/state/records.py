@@ -212,6 +212,33 @@ class SavedSeed:
 
 
 @dataclass(frozen=True, slots=True)
+class SavedDelegation:
+    """What a finished receiver needs to admit others in the sender's place. It goes when its seed is deleted.
+
+    :ivar transfer: as in :class:`SavedSeed`.
+    :ivar sender: with `offer` the key of what was fetched, as in :class:`SavedIncoming`.
+    :ivar local: who fetched it, and in `room` where it was offered; None outside of rooms.
+    :ivar granted: whether the sender has let it.
+    :ivar stamps: how each file looked then, in the order of the manifest.
+    :ivar authority_key: PEM, of a sealed offer: the secret key of its certificate authority.
+    """
+
+    transfer: str
+    sender: str
+    offer: str
+    local: JID
+    expires: float
+    room: JID | None = None
+    granted: bool = False
+    stamps: tuple[Stamp, ...] = field(default=(), repr=False)
+    authority_key: bytes | None = field(default=None, repr=False)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return (self.transfer,)
+
+
+@dataclass(frozen=True, slots=True)
 class SavedLetter:
     """An End that the other side has not answered yet; :meth:`State.prune` drops it after `until`.
 
@@ -262,6 +289,7 @@ Record: TypeAlias = (
     | SavedDownload
     | SavedCheckpoint
     | SavedSeed
+    | SavedDelegation
     | SavedLetter
     | SavedPast
 )

@@ -44,7 +44,7 @@ class Raw:
         path = MatchXPath(f"{{{xmpp.default_ns}}}message/{{urn:xmpp:sfs:0}}file-sharing")
         xmpp.register_handler(Callback("raw offer", path, self._offered))
         for kind in ("set/bt_here", "set/bt_accept", "get/bt_meta", "set/bt_fetch", "set/bt_peers", "set/bt_report",
-                     "set/bt_end"):  # fmt: skip
+                     "set/bt_end", "set/bt_delegate"):  # fmt: skip
             xmpp.register_handler(Callback(f"raw {kind}", StanzaPath(f"iq@type={kind}"), self._request))
 
     @property

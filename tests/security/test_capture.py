@@ -13,8 +13,8 @@ import slixmpp
 from slixmpp_bt.constants import Mode, Route
 from slixmpp_bt.testing import LoopbackServer
 
-from ..world import Member, digest, done, make_file, visible
-from .taps import Taps, traces
+from ..world import Member, digest, done, make_file, until, visible
+from .taps import Tap, Taps, traces
 
 KIB = 1024
 SIZES = {Route.INLINE: 3 * KIB, Route.SWARM: 400 * KIB, Route.RELAY: 400 * KIB, Route.IN_BAND: 100 * KIB}
@@ -57,6 +57,32 @@ async def test_capture_of_everything_shows_content_only_of_private_offers(
     else:
         # All but what lies across the border of two blocks.
         assert found > 0.9 * traces(content, [content])
+
+
+async def test_capture_of_a_delegated_offer_shows_no_key(tmp_path: Path) -> None:
+    source = make_file(tmp_path / "out" / "file.bin", 3 * KIB)
+    async with LoopbackServer(users={"alice": "x", "bob": "x"}, tls=False) as server:
+        clients = Tap(server.port)
+        await clients.open()
+        server.port = clients.port
+        try:
+            alice, bob = [Member(server.client(f"{name}/device"), tmp_path / name) for name in ("alice", "bob")]
+            for one in (alice, bob):
+                one.register(auto_accept=True, seed_after=60)
+                await server.connect(one.xmpp)
+                one.xmpp.send_presence()
+            offer = await alice.bt.offer(bob.jid.bare, source, delegate=True)
+            await until(lambda: bob.bt._exchange.delegation.offers)
+            authority = await alice.bt._exchange.registry.outgoing[offer.id]._content.authority()
+            for one in (alice, bob):
+                await one.bt.aclose()
+        finally:
+            await clients.close()
+    assert any(b"<delegate" in heard for heard in clients.heard)
+    assert not any(b"PRIVATE KEY" in heard for heard in clients.heard)
+    number = authority._signer.private_numbers().private_value.to_bytes(32)
+    assert traces(number, list(map(bytes, clients.heard)), step=1) == 0
+    assert traces(number, [number], step=1) > 0
 
 
 def test_traces_finds_what_is_hidden_in_base64_at_any_alignment() -> None:
