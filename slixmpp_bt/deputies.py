@@ -135,11 +135,17 @@ class Deputies:
         self._go(self._transfer, self._offer.peer)
         return True
 
-    def follow(self, new: JID) -> None:
-        """The deputy has another nick."""
-        if self.current is not None:
+    def renamed(self, old: JID, new: JID | None) -> None:
+        """The occupant of a room who was at `old` is at `new`, or nowhere any more."""
+        stands_in = self.current is not None and self.current.jid == old
+        if new is None and stands_in:
+            self.lose(old, "it has left")
+            self._transfer.feed(Event.NOT_HERE)
+        elif new is not None and self.current is not None and stands_in:
             self.current = replace(self.current, jid=new)
             self._go(self._transfer, new)
+        moved = {owner: new if jid == old else jid for owner, jid in self._asked.items()}
+        self._asked = {owner: jid for owner, jid in moved.items() if jid is not None}
 
     def tell(self, end: End) -> None:
         """Tell those who were asked that it is over. It does no harm if one does not hear of it."""

@@ -372,13 +372,9 @@ class IncomingOffer:
         return self._side is not None and self._side.deputies.take(peer)
 
     def deputy_renamed(self, old: JID, new: JID | None) -> None:
-        """Who was at `old` is at `new`, or nowhere any more: if that is who stands in, go along."""
-        if self._side is None or self.deputy != old:
-            return
-        if new is not None:
-            self._side.deputies.follow(new)
-        elif self._side.deputies.lose(old, "it has left") and self.transfer is not None:
-            self.transfer.feed(Event.NOT_HERE)
+        """The occupant who was at `old` is at `new`, or nowhere any more: one who stands in, or did, perhaps."""
+        if self._side is not None and self.transfer is not None:
+            self._side.deputies.renamed(old, new)
 
     def terms(self, transfer: str) -> SavedDelegation:
         """What a finished receiver needs to admit others, should the sender let it."""

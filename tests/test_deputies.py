@@ -259,6 +259,11 @@ async def test_nick_of_a_deputy_that_has_left_inherits_nothing(room: Room, tmp_p
     async with asyncio.timeout(40):
         path = await transfer.wait()
     assert digest(path) == digest(tmp_path / "file")
+    await transfer.released()
+    # What is said in the room now comes after whatever was sent to the nick before.
+    carol = room.members["carol"]
+    carol.xmpp.send_message(mto=room.jid, mbody="done", mtype="groupchat")
+    await until(lambda: any(">done<" in text for text in overheard.everything))
     assert overheard.requests == []
 
 
