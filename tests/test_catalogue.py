@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, SubElement
 
 import pytest
 from slixmpp import JID
@@ -61,6 +61,31 @@ async def test_node_is_made_as_wanted_and_holds_what_is_published(tmp_path: Path
         for _ in range(2):
             await nodes.retract(offer.id, NODE, PRESENCE)
         assert await nodes.ids(NODE) == frozenset()
+
+
+@pytest.mark.parametrize(("there", "changed"), [("true", True), ("1", True), ("false", False), ("0", False)])
+async def test_node_tells_absent_subscribers_too_where_the_server_has_that(there: str, changed: bool) -> None:
+    """ejabberd takes whoever has an account elsewhere for absent."""
+    form = Element("iq")
+    parts = (f"{{{pubsub.NS_OWNER}}}pubsub", f"{{{pubsub.NS_OWNER}}}configure", f"{{{pubsub.NS_DATA}}}x")
+    inside = form
+    for part in parts:
+        inside = SubElement(inside, part)
+    for name, text in (("persist_items", "true"), ("presence_based_delivery", there), ("max_items", "10")):
+        field = SubElement(inside, f"{{{pubsub.NS_DATA}}}field", {"var": f"pubsub#{name}"})
+        SubElement(field, f"{{{pubsub.NS_DATA}}}value").text = text
+    said: list[str] = []
+
+    async def answer(payload: Element, to: JID, kind: Literal["get", "set"]) -> Element:
+        if payload.tag == f"{{{pubsub.NS_ITEMS}}}query":
+            raise ProtocolError("there are none", "item-not-found")
+        if kind == "set":
+            said.extend(field.get("var", "") for field in payload.iter(f"{{{pubsub.NS_DATA}}}field"))
+        return form
+
+    await Nodes(answer, lambda: JID("alice@a.example"), lambda groups: frozenset(), said.append).prepare(NODE, PRESENCE)
+    assert ("pubsub#presence_based_delivery" in said) is changed
+    assert "pubsub#persist_items" not in said
 
 
 async def test_node_takes_no_more_than_the_server_keeps(tmp_path: Path) -> None:
