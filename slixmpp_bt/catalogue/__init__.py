@@ -1,7 +1,8 @@
 """The PEP catalogue: offers that an account publishes, and what others publish (docs/protocol, section "Catalogues").
 
-Own nodes are in :mod:`~slixmpp_bt.catalogue.nodes`; others' are read by :mod:`~slixmpp_bt.catalogue.reading`, and
-what has appeared in them goes through :mod:`~slixmpp_bt.catalogue.queue`.
+Own nodes are in :mod:`~slixmpp_bt.catalogue.nodes`, and what is in them is looked at by
+:mod:`~slixmpp_bt.catalogue.looking`; others' are read by :mod:`~slixmpp_bt.catalogue.reading`, and what has appeared in
+them goes through :mod:`~slixmpp_bt.catalogue.queue`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..exchange import Exchange
 from ..incoming import IncomingOffer
 from ..policy import Peer
 from ..stanza import pubsub
+from .looking import look_round
 from .nodes import Nodes
 from .queue import Queue
 from .reading import FAR, NEAR, Query, read
@@ -71,6 +73,7 @@ class Catalogue:
         self._queue = Queue(context, exchange)
         #: Nodes that were read in this session, by publisher.
         self._caught_up: set[tuple[str, str]] = set()
+        self._looking = False
         self.nodes = Nodes(query, lambda: JID(local().bare), members, self._republish)
 
     @staticmethod
@@ -180,6 +183,9 @@ class Catalogue:
         """There is a session again, and what an earlier run has left is taken up."""
         self.nodes.session_started()
         self._caught_up.clear()
+        if not self._looking:
+            self._looking = True
+            self._context.tasks.spawn(look_round(self._exchange.published), "look at what is published")
         self._context.tasks.spawn(self._reconcile(), "reconcile catalogue")
         restored, self._exchange.restored_items = self._exchange.restored_items, []
         for offer in restored:
