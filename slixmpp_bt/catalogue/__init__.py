@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from xml.etree.ElementTree import Element
 
 from slixmpp import JID
@@ -119,11 +119,17 @@ class Catalogue:
                 raise
             return []
         self._keep(before, listing.ids)
-        taken = (self._take(item, peer, node) for item in listing.items)
-        return [offer for offer in taken if offer is not None]
+        return [offer async for offer in self._take_all(listing.items, peer, node)]
 
     def _room(self, peer: Peer) -> int:
         return NEAR if peer.jid.domain == self._local().domain else FAR
+
+    async def _take_all(self, items: Iterable[pubsub.Item], peer: Peer, node: str) -> AsyncIterator[IncomingOffer]:
+        """As :meth:`_take`, and others on the event loop have their turn after each."""
+        for item in items:
+            if (offer := self._take(item, peer, node)) is not None:
+                yield offer
+            await asyncio.sleep(0)
 
     def _take(self, item: pubsub.Item, peer: Peer, node: str) -> IncomingOffer | None:
         return self._exchange.take_item(item.offer, peer, self._local(), node) if item.offer is not None else None
@@ -175,7 +181,7 @@ class Catalogue:
             return
         self._keep(before, listing.ids)
         new = (item for item in listing.items if self._exchange.is_new(peer.owner, item.id))
-        await self._queue.found([offer for item in new if (offer := self._take(item, peer, node)) is not None])
+        await self._queue.found([offer async for offer in self._take_all(new, peer, node)])
 
     # sessions
 
