@@ -242,6 +242,27 @@ async def test_reading_does_not_ask_for_what_is_no_offer() -> None:
     assert asked == ["id-1", "id-2"]
 
 
+async def test_taking_many_items_leaves_others_their_turn(tmp_path: Path) -> None:
+    async with Loopback() as server:
+        bob = await member(server, f"{await server.add_user('bob')}/phone", tmp_path / "bob")
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        catalogue = bob.bt._catalogue
+        items = [pubsub.Item(offer.id, offer) for offer in (small_offer() for _ in range(100))]
+        publisher = catalogue._peer_of(JID("eve@e.example"), bob.jid)
+        running = asyncio.create_task(others())
+        taken = [offer async for offer in catalogue._take_all(items, publisher, NODE)]
+        running.cancel()
+        assert [offer.id for offer in taken] == [item.id for item in items]
+        assert turns >= 100
+
+
 async def test_items_of_one_publisher_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "_MAX_ITEMS", 30)
     async with World(tmp_path) as world:
