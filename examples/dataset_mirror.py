@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ class Client(slixmpp.ClientXMPP):
         self.bt = slixmpp_bt.get_plugin(self)
         self.outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.add_event_handler("session_start", self.start)
+        self.add_event_handler("disconnected", self.lost)
         self.add_event_handler("bt_transfer_end", self.ended)
         self.add_event_handler("failed_all_auth", lambda _: self.fail(PermissionError("the server refuses us")))
 
@@ -36,6 +38,15 @@ class Client(slixmpp.ClientXMPP):
         """Online: who may see this account's presence, which is who may fetch, is in the roster."""
         await self.get_roster()
         self.send_presence()
+
+    def lost(self, _: object) -> None:
+        """The connection is. Within five seconds nothing has to be begun anew."""
+        asyncio.get_running_loop().call_later(1.0, self.come_back)
+
+    def come_back(self) -> None:
+        """Connect again, to where it was, unless it is over."""
+        if not self.outcome.done():
+            self.connect(*(self.custom_address or ()))
 
     def ended(self, transfer: slixmpp_bt.Transfer) -> None:
         """One file less to move."""
@@ -61,6 +72,8 @@ class Publisher(Client):
         self._folder = folder.absolute()
         self._every = every
         self._seen: dict[Path, int] = {}
+        self._published: dict[Path, slixmpp_bt.OutgoingOffer] = {}
+        self._said: dict[Path, str] = {}
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self, event: object) -> None:
@@ -71,27 +84,53 @@ class Publisher(Client):
 
     async def watch(self) -> None:
         """Keep the catalogue as the folder is."""
+        known = False
         try:
-            await self.bt.catalogue()  # and so what was published before this start is in `offers`
             while True:
-                await self.compare()
+                with suppress(slixmpp_bt.PeerGone):  # it comes back
+                    if not known:
+                        await self.bt.catalogue()  # and so what was published before this start is in `offers`
+                        known = True
+                    await self.compare()
                 await asyncio.sleep(self._every)
         except (slixmpp_bt.BTError, OSError) as error:
             self.fail(error)
 
     async def compare(self) -> None:
-        """Publish what is new, and withdraw what is gone. What was changed is both. Changes before this start the
-        library has noticed."""
+        """Publish what is new, and withdraw what is gone. What was changed is both; what the library has noticed by
+        itself is withdrawn already."""
         offers = {o.path: o for o in self.bt.offers if isinstance(o, slixmpp_bt.OutgoingOffer) and o.node is not None}
         there = await asyncio.to_thread(changes, self._folder)
         for path in offers.keys() - there.keys():
             await offers[path].withdraw()
         for path, changed in sorted(there.items()):
-            if path in offers and changed != self._seen.get(path, changed):
+            is_new = changed != self._seen.get(path, changed)
+            if path in offers and is_new:
                 await offers.pop(path).withdraw()
-            if path not in offers:
-                await self.bt.publish(path)
+            if path not in offers and (is_new or not self.refused(path)):
+                await self.publish(path)
         self._seen = there
+
+    def refused(self, path: Path) -> bool:
+        """Whether this entry cannot be published as it is: there is a link in it, say."""
+        last = self._published.get(path)
+        if last is not None and isinstance(last.error, slixmpp_bt.PathError):
+            self.say(path, last.error)
+        return path in self._said
+
+    async def publish(self, path: Path) -> None:
+        """Publish an entry. One that cannot be is tried again when it has changed."""
+        self._said.pop(path, None)
+        try:
+            self._published[path] = await self.bt.publish(path)
+        except slixmpp_bt.PathError as error:
+            self.say(path, error)
+
+    def say(self, path: Path, error: Exception) -> None:
+        """Tell once why something is left out."""
+        if path not in self._said:
+            self._said[path] = str(error)
+            print(f"{path.name} is left out: {error}", flush=True)
 
     async def close(self) -> None:
         """Look no more."""
@@ -101,9 +140,13 @@ class Publisher(Client):
 
 
 def changes(folder: Path) -> dict[Path, int]:
-    """When each entry of a folder, or something in it, was changed last."""
-    entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    return {path: max(p.lstat().st_mtime_ns for p in (path, *path.rglob("*"))) for path in entries}
+    """When each entry of a folder, or something in it, was changed last. What goes while it is looked at is gone."""
+    found = {}
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):
+            if not path.name.startswith("."):
+                found[path] = max(p.lstat().st_mtime_ns for p in (path, *path.rglob("*")))
+    return found
 
 
 class Mirror(Client):

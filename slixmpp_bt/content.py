@@ -13,9 +13,10 @@ from .backends import Admission, Seed
 from .constants import Mode
 from .context import Context
 from .errors import SourceChanged, StateError
-from .manifest import Made, make, reopen
+from .manifest import Made, look, make, reopen
 from .sealing import Authority
 from .seals import Admitting, utc
+from .sources import summary
 from .state import SavedDetails, SavedOffer
 
 #: After so many seconds without a request what is not needed any more is let go of.
@@ -35,6 +36,8 @@ class Content:
         self._path = path
         self._mode = mode
         self._made: Made | None = None
+        #: Of the stamps; it is kept while the rest is on disk only.
+        self._summary: bytes | None = None
         self._loading = asyncio.Lock()
         self._unloading: asyncio.TimerHandle | None = None
         self._is_kept = False
@@ -64,6 +67,7 @@ class Content:
             progress=progress,
             known=self._context.state,
         )
+        self._summary = _summary(self._made)
         return self._made
 
     async def load(self) -> Made:
@@ -75,6 +79,7 @@ class Content:
         async with self._loading:
             if self._made is None:
                 self._made = await self._reopen()
+                self._summary = _summary(self._made)
                 self._is_kept = True
             return self._made
 
@@ -103,6 +108,15 @@ class Content:
         :raises BTError: it cannot be opened.
         """
         return await self._context.backend.open_seed(self.made.manifest, self.made.paths, admission)
+
+    async def look(self) -> None:
+        """See that the source is what it was, without having it in memory. Of an earlier run's it is not known before
+        the first :meth:`load`.
+
+        :raises SourceChanged: it is not.
+        """
+        if self._summary is not None:
+            await look(self._path, self._summary)
 
     def unload(self) -> None:
         """Nobody asks for it any more: let go soon of what can be loaded, unless somebody asks again."""
@@ -145,3 +159,7 @@ class Content:
         if details is None or (self._mode is Mode.SEALED and not (details.certificate and details.authority_key)):
             raise SourceChanged(f"{self._path.name}: what it was when it was offered is not known any more")
         return details
+
+
+def _summary(made: Made) -> bytes:
+    return summary(made.stamps[index] for index in range(len(made.stamps)))

@@ -19,7 +19,7 @@ from . import infodict
 from .errors import IntegrityError, PathError, SourceChanged, StateError
 from .hashing import DIGEST, hash_files, layer_root, leaves, piece_root
 from .infodict import KIB, MAX_PIECE_LENGTH, MIB, File, ManifestLimits
-from .sources import Source, Stamp, Tree, changed, check_path, read_range, scan, stamp
+from .sources import Source, Stamp, Tree, changed, check_path, read_range, scan, stamp, summary
 from .threads import in_thread
 
 __all__ = [
@@ -242,13 +242,8 @@ async def reopen(path: Path, info: bytes, stamps: Sequence[Stamp], known: Known 
 
     :raises SourceChanged: they do not look as they did, or are not what they were.
     """
-    try:
-        tree = await _scan(path)
-    except PathError as error:
-        raise SourceChanged(f"{path.name}: changed after it was offered: {error}") from error
+    tree = await _same(path, lambda found: found == list(stamps))
     manifest = await in_thread(Manifest.parse, info, _no_limits(info))
-    if [source.stamp for source in tree.files] != list(stamps):
-        raise SourceChanged(f"{path.name}: changed after it was offered")
     hashes = await _hashes(tree, manifest.piece_length, None, known)
     _, layers = _roots_and_layers(tree, hashes, manifest.piece_length)
     try:
@@ -256,6 +251,26 @@ async def reopen(path: Path, info: bytes, stamps: Sequence[Stamp], known: Known 
     except IntegrityError as error:
         raise SourceChanged(f"{path.name}: changed after it was offered") from error
     return _whole(manifest, tree)
+
+
+async def look(path: Path, expected: bytes) -> None:
+    """See that :func:`reopen` would find what was offered at `path`, without reading any of it: one look at the disk a
+    file. Cancelling it waits for the current one.
+
+    :param expected: what :func:`~slixmpp_bt.sources.summary` says of the stamps that it had.
+    :raises SourceChanged: it looks otherwise.
+    """
+    await _same(path, lambda found: summary(found) == expected)
+
+
+async def _same(path: Path, is_same: Callable[[list[Stamp]], bool]) -> Tree:
+    try:
+        tree = await _scan(path)
+    except PathError as error:
+        raise SourceChanged(f"{path.name}: changed after it was offered: {error}") from error
+    if not is_same([source.stamp for source in tree.files]):
+        raise SourceChanged(f"{path.name}: changed after it was offered")
+    return tree
 
 
 async def _scan(path: Path) -> Tree:

@@ -307,6 +307,14 @@ class OutgoingOffer:
         if self._state.terminal:
             self.tell_withdrawn()
 
+    async def look(self) -> None:
+        """Notice that the source was changed. While somebody fetches it, the seed sees to that."""
+        if self._state is State.OFFERED and not self.receivers.served():
+            try:
+                await self._content.look()
+            except BTError as error:
+                self.fail(error)
+
     async def _check_source(self) -> None:
         """
         :raises SourceChanged: it is not what was offered; the offer has ended with that.

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from io import FileIO
 from pathlib import Path
 from typing import TypeAlias
@@ -83,6 +84,11 @@ def stamp(path: Path) -> Stamp:
     :raises PathError: it is not there, or not a file or directory.
     """
     return _stamp(_look(path))
+
+
+def summary(stamps: Iterable[Stamp]) -> bytes:
+    """32 bytes that stand for all `stamps`, in this order."""
+    return sha256(repr(tuple(stamps)).encode()).digest()
 
 
 def changed(stamps: Mapping[int, Stamp], paths: Mapping[int, Path]) -> Path | None:

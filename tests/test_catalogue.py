@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, SubElement
 
 import pytest
 from slixmpp import JID
@@ -18,10 +18,10 @@ from slixmpp_bt import intake
 from slixmpp_bt.access import Access
 from slixmpp_bt.catalogue.nodes import Nodes
 from slixmpp_bt.catalogue.queue import Queue
-from slixmpp_bt.catalogue.reading import BATCH, read
+from slixmpp_bt.catalogue.reading import BATCH, MOST_BYTES, read
 from slixmpp_bt.errors import ConfigError, LimitExceeded, NotSupported, ProtocolError
 from slixmpp_bt.messages import Offer
-from slixmpp_bt.stanza import pubsub
+from slixmpp_bt.stanza import pubsub, within_budget
 
 from .fakes import WEEK, World, until
 from .security.offers import large_offer, small_offer
@@ -61,6 +61,31 @@ async def test_node_is_made_as_wanted_and_holds_what_is_published(tmp_path: Path
         for _ in range(2):
             await nodes.retract(offer.id, NODE, PRESENCE)
         assert await nodes.ids(NODE) == frozenset()
+
+
+@pytest.mark.parametrize(("there", "changed"), [("true", True), ("1", True), ("false", False), ("0", False)])
+async def test_node_tells_absent_subscribers_too_where_the_server_has_that(there: str, changed: bool) -> None:
+    """ejabberd takes whoever has an account elsewhere for absent."""
+    form = Element("iq")
+    parts = (f"{{{pubsub.NS_OWNER}}}pubsub", f"{{{pubsub.NS_OWNER}}}configure", f"{{{pubsub.NS_DATA}}}x")
+    inside = form
+    for part in parts:
+        inside = SubElement(inside, part)
+    for name, text in (("persist_items", "true"), ("presence_based_delivery", there), ("max_items", "10")):
+        field = SubElement(inside, f"{{{pubsub.NS_DATA}}}field", {"var": f"pubsub#{name}"})
+        SubElement(field, f"{{{pubsub.NS_DATA}}}value").text = text
+    said: list[str] = []
+
+    async def answer(payload: Element, to: JID, kind: Literal["get", "set"]) -> Element:
+        if payload.tag == f"{{{pubsub.NS_ITEMS}}}query":
+            raise ProtocolError("there are none", "item-not-found")
+        if kind == "set":
+            said.extend(field.get("var", "") for field in payload.iter(f"{{{pubsub.NS_DATA}}}field"))
+        return form
+
+    await Nodes(answer, lambda: JID("alice@a.example"), lambda groups: frozenset(), said.append).prepare(NODE, PRESENCE)
+    assert ("pubsub#presence_based_delivery" in said) is changed
+    assert "pubsub#persist_items" not in said
 
 
 async def test_node_takes_no_more_than_the_server_keeps(tmp_path: Path) -> None:
@@ -165,6 +190,77 @@ async def test_reading_gives_everything_whatever_the_server_can(tmp_path: Path, 
             else:
                 assert listing.ids is None
                 assert {each.id for each in listing.items} < ids
+
+
+class Hostile:
+    """A server that answers as no server should: pages without end, of the largest info dicts there are, or ids that
+    fit no request."""
+
+    def __init__(self, size: int, ids: tuple[str, ...] = ()) -> None:
+        self.asked: list[Element] = []
+        self._info = b"x" * size
+        self._ids = ids
+
+    async def query(self, payload: Element, to: JID, kind: Literal["get", "set"]) -> Element:
+        within_budget(payload)
+        self.asked.append(payload)
+        iq = Element("iq")
+        if payload.tag == f"{{{pubsub.NS_ITEMS}}}query":
+            query = SubElement(iq, payload.tag)
+            for id in self._ids:
+                SubElement(query, f"{{{pubsub.NS_ITEMS}}}item", {"name": id})
+            return iq
+        answer = SubElement(iq, f"{{{pubsub.NS_PUBSUB}}}pubsub")
+        items = SubElement(answer, f"{{{pubsub.NS_PUBSUB}}}items", {"node": NODE})
+        for _ in range(BATCH if self._ids else 1):
+            offer = replace(small_offer(), info=self._info)
+            SubElement(items, f"{{{pubsub.NS_PUBSUB}}}item", {"id": offer.id}).append(pubsub.build_item(offer))
+        if not self._ids:
+            page = SubElement(answer, f"{{{pubsub.NS_RSM}}}set")
+            SubElement(page, f"{{{pubsub.NS_RSM}}}count").text = "999999999"
+            SubElement(page, f"{{{pubsub.NS_RSM}}}last").text = f"{len(self.asked)}"
+        return iq
+
+
+async def test_reading_ends_when_it_has_become_too_much() -> None:
+    pages = Hostile(190_000)
+    listing = await read(pages.query, JID("eve@e.example"), NODE)
+    assert len(pages.asked) == len(listing.items) + 1 == -(-MOST_BYTES // 190_000) + 1
+    assert listing.ids is None  # so nothing counts as gone
+    named = Hostile(40_000, tuple(f"id-{n}" for n in range(2_000)))
+    listing = await read(named.query, JID("eve@e.example"), NODE, room=0)
+    assert len(listing.items) == -(-MOST_BYTES // (40_000 * BATCH)) * BATCH
+    assert listing.ids is not None
+    assert set(named._ids) < listing.ids
+
+
+async def test_reading_does_not_ask_for_what_is_no_offer() -> None:
+    long = tuple("&" * 1_000 + f"{n}" for n in range(50))
+    server = Hostile(10, (*long, "id-1", "not an offer's", "id-2"))
+    await read(server.query, JID("eve@e.example"), NODE)
+    asked = [entry.get("id") for entry in server.asked[-1].iter(f"{{{pubsub.NS_PUBSUB}}}item")]
+    assert asked == ["id-1", "id-2"]
+
+
+async def test_taking_many_items_leaves_others_their_turn(tmp_path: Path) -> None:
+    async with Loopback() as server:
+        bob = await member(server, f"{await server.add_user('bob')}/phone", tmp_path / "bob")
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        catalogue = bob.bt._catalogue
+        items = [pubsub.Item(offer.id, offer) for offer in (small_offer() for _ in range(100))]
+        publisher = catalogue._peer_of(JID("eve@e.example"), bob.jid)
+        running = asyncio.create_task(others())
+        taken = [offer async for offer in catalogue._take_all(items, publisher, NODE)]
+        running.cancel()
+        assert [offer.id for offer in taken] == [item.id for item in items]
+        assert turns >= 100
 
 
 async def test_items_of_one_publisher_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,9 +23,12 @@ from slixmpp_bt import (
     LimitExceeded,
     OutgoingOffer,
     ProtocolError,
+    SourceChanged,
     State,
+    content,
     stanza,
 )
+from slixmpp_bt.catalogue import looking
 from slixmpp_bt.messages import Accept
 
 from .servers import Ejabberd, Loopback, Options, Process, Prosody, Server, started
@@ -237,6 +240,34 @@ async def test_publisher_that_comes_back_serves_on_and_clears_away(server: Serve
     assert digest(bob.inbox / "kept") == digest(kept)
     assert {o.name for o in await listed(bob, alice, 2)} == {"kept", "another device's"}
     assert [o.name for o in again.bt.offers if isinstance(o, OutgoingOffer) and o.alive] == ["kept"]
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["state", "no state"])
+async def test_source_that_is_gone_is_withdrawn_while_the_publisher_runs(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    """What is kept on disk is not loaded for that; of an earlier run's, too."""
+    monkeypatch.setattr(looking, "PACE", 0.05)
+    monkeypatch.setattr(content, "_LINGER", 0.05)
+    alice, bob = await pair(server, tmp_path, auto_accept=False)
+    settings = {"state_dir": tmp_path / "state" if kept else None}
+    laptop = await member(server, f"{alice.jid.bare}/other", tmp_path / "laptop", **settings)
+    sources = [make_file(tmp_path / name, 30_000) for name in ("first", "second", "stays")]
+    offers = [await published(await laptop.bt.publish(source)) for source in sources]
+    told = [await bob.expect_offer(number) for number in (1, 2, 3)]
+    if kept:
+        await until(lambda: not any(offer._content.loaded for offer in offers))
+    sources[0].unlink()
+    await until(lambda: bob.told("bt_offer_end") == told[:1])
+    assert isinstance(offers[0].error, SourceChanged)
+    if kept:
+        assert not any(offer._content.loaded for offer in offers)
+        await laptop.bt.aclose()
+        await laptop.xmpp.disconnect()
+        await member(server, f"{alice.jid.bare}/renamed", tmp_path / "laptop", **settings)
+    sources[1].write_bytes(b"something else")
+    await until(lambda: bob.told("bt_offer_end") == told[:2])
+    assert await listed(bob, alice, 1) == told[2:]
 
 
 async def test_receiver_that_comes_back_goes_on(server: Server, tmp_path: Path) -> None:

@@ -447,6 +447,47 @@ async def test_dataset_mirror_follows_the_folder(server: LoopbackServer, tmp_pat
     assert digest(copies / "day") == digest(folder / "day")
 
 
+async def test_dataset_mirror_leaves_out_what_cannot_be_published(
+    server: LoopbackServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, copies = tmp_path / "data", tmp_path / "copies"
+    make_file(folder / "inside" / "file", 1_000)
+    for link in (folder / "a link", folder / "inside" / "link"):
+        link.symlink_to("/etc/passwd")
+    publisher = server.client("alice/data", Publisher, folder=folder, every=0.05, **LOOPBACK)
+    mirror = server.client("bob/copy", Mirror, publisher="alice@localhost", inbox=copies, **LOOPBACK)
+    async with online(server, mirror), online(server, publisher):
+        said = ""
+        async with asyncio.timeout(PATIENCE):
+            while not ("a link is left out" in said and "inside is left out" in said):
+                await asyncio.sleep(0.05)
+                said += capsys.readouterr().out
+        make_file(folder / "later", 1_000)
+        await arrived(copies / "later")
+        (folder / "inside" / "link").unlink()
+        await arrived(copies / "inside" / "file")
+        await publisher.close()
+    assert not publisher.outcome.done()
+    assert (said + capsys.readouterr().out).count("left out") == 2
+    assert {path.name for path in copies.iterdir()} == {"later", "inside"}
+
+
+async def test_dataset_mirror_comes_back_when_the_server_does(server: LoopbackServer, tmp_path: Path) -> None:
+    folder, copies = tmp_path / "data", tmp_path / "copies"
+    make_file(folder / "first", 1_000)
+    publisher = server.client("alice/data", Publisher, folder=folder, every=0.05, **LOOPBACK)
+    mirror = server.client("bob/copy", Mirror, publisher="alice@localhost", inbox=copies, **LOOPBACK)
+    async with online(server, mirror), online(server, publisher):
+        await arrived(copies / "first")
+        await server.stop()
+        await server.start()
+        make_file(folder / "second", 1_000)
+        await arrived(copies / "second")
+        await publisher.close()
+        for one in (publisher, mirror):
+            one.stop()
+
+
 @pytest.mark.matrix
 async def test_dataset_mirror_as_programs_goes_on_after_a_restart(server: LoopbackServer, tmp_path: Path) -> None:
     folder, copies = tmp_path / "data", tmp_path / "copies"

@@ -39,13 +39,31 @@ def item(offer: Offer, id: str | None = None, **attributes: str) -> Element:
 def test_event_with_items_and_retractions_is_read() -> None:
     gone = Element(f"{{{PS}#event}}retract", {"id": "o-2"})
     event = pubsub.read_event(message(item(OFFER, publisher="somebody@else.example"), gone))
-    assert event == pubsub.Event("n", (pubsub.Item("o-1", OFFER),), ("o-2",))
+    assert event == pubsub.Event("n", (pubsub.Item("o-1", OFFER),), frozenset({"o-2"}))
 
 
 def test_event_of_a_withdrawal_retracts() -> None:
     entry = pubsub.withdraw("n", "o-1", {})[0][0]
     entry.tag = f"{{{PS}#event}}item"
-    assert pubsub.read_event(message(entry)) == pubsub.Event("n", (pubsub.Item("o-1", None),), ("o-1",))
+    assert pubsub.read_event(message(entry)) == pubsub.Event("n", (pubsub.Item("o-1", None),), frozenset({"o-1"}))
+
+
+def test_event_of_thousands_is_read_in_part_and_retracts_all() -> None:
+    gone = [Element(f"{{{PS}#event}}retract", {"id": f"gone-{n}"}) for n in range(10_000)]
+    new = [item(replace(OFFER, id=f"new-{n}")) for n in range(10_000)]
+    event = pubsub.read_event(message(*new, *gone))
+    assert event is not None
+    assert [each.id for each in event.items] == [f"new-{n}" for n in range(pubsub.MAX_NEWS)]
+    assert event.retracted == {f"gone-{n}" for n in range(10_000)}
+
+
+@pytest.mark.parametrize("length", [1_023, 1_024, 200_000])
+def test_end_of_a_page_that_fits_no_request_is_none(length: int) -> None:
+    page = fromstring(
+        f"<iq><pubsub xmlns='{PS}'><set xmlns='{pubsub.NS_RSM}'><count>5</count><last>{'x' * length}</last></set>"
+        "<items node='n'><item id='i'/></items></pubsub></iq>"
+    )
+    assert (pubsub.read_page(page, "n").last is None) is (length > 1_023)
 
 
 @pytest.mark.parametrize("what", ["purge", "delete"])

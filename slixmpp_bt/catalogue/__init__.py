@@ -1,14 +1,15 @@
 """The PEP catalogue: offers that an account publishes, and what others publish (docs/protocol, section "Catalogues").
 
-Own nodes are in :mod:`~slixmpp_bt.catalogue.nodes`; others' are read by :mod:`~slixmpp_bt.catalogue.reading`, and
-what has appeared in them goes through :mod:`~slixmpp_bt.catalogue.queue`.
+Own nodes are in :mod:`~slixmpp_bt.catalogue.nodes`, and what is in them is looked at by
+:mod:`~slixmpp_bt.catalogue.looking`; others' are read by :mod:`~slixmpp_bt.catalogue.reading`, and what has appeared in
+them goes through :mod:`~slixmpp_bt.catalogue.queue`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from xml.etree.ElementTree import Element
 
 from slixmpp import JID
@@ -21,6 +22,7 @@ from ..intake import Intake
 from ..policy import Peer
 from ..registry import Registry
 from ..stanza import pubsub
+from .looking import look_round
 from .nodes import Nodes
 from .queue import Queue
 from .reading import FAR, NEAR, Query, read
@@ -77,6 +79,7 @@ class Catalogue:
         self._queue = Queue(context, registry, intake.authorize)
         #: Nodes that were read in this session, by publisher.
         self._caught_up: set[tuple[str, str]] = set()
+        self._looking = False
         self.nodes = Nodes(query, lambda: JID(local().bare), members, self._republish)
 
     @staticmethod
@@ -122,11 +125,17 @@ class Catalogue:
                 raise
             return []
         self._keep(before, listing.ids)
-        taken = (self._take(item, peer, node) for item in listing.items)
-        return [offer for offer in taken if offer is not None]
+        return [offer async for offer in self._take_all(listing.items, peer, node)]
 
     def _room(self, peer: Peer) -> int:
         return NEAR if peer.jid.domain == self._local().domain else FAR
+
+    async def _take_all(self, items: Iterable[pubsub.Item], peer: Peer, node: str) -> AsyncIterator[IncomingOffer]:
+        """As :meth:`_take`, and others on the event loop have their turn after each."""
+        for item in items:
+            if (offer := self._take(item, peer, node)) is not None:
+                yield offer
+            await asyncio.sleep(0)
 
     def _take(self, item: pubsub.Item, peer: Peer, node: str) -> IncomingOffer | None:
         return self._intake.take_item(item.offer, peer, self._local(), node) if item.offer is not None else None
@@ -180,7 +189,7 @@ class Catalogue:
             return
         self._keep(before, listing.ids)
         new = (item for item in listing.items if self._registry.is_new(peer.owner, item.id))
-        await self._queue.found([offer for item in new if (offer := self._take(item, peer, node)) is not None])
+        await self._queue.found([offer async for offer in self._take_all(new, peer, node)])
 
     # sessions
 
@@ -188,6 +197,9 @@ class Catalogue:
         """There is a session again, and what an earlier run has left is taken up."""
         self.nodes.session_started()
         self._caught_up.clear()
+        if not self._looking:
+            self._looking = True
+            self._context.tasks.spawn(look_round(self._registry.published), "look at what is published")
         self._context.tasks.spawn(self._reconcile(), "reconcile catalogue")
         restored, self._registry.restored_items = self._registry.restored_items, []
         for offer in restored:

@@ -26,6 +26,9 @@ _WANTED = {
     "deliver_payloads": "1",
     "deliver_notifications": "1",
     "notify_retract": "1",
+    # ejabberd takes subscribers of other servers for absent. News are headlines, which nobody keeps for who is away.
+    "presence_based_delivery": "0",
+    "notification_type": "headline",
     "send_last_published_item": "on_sub_and_presence",
 }
 #: So many items are wanted in a node, and no more are asked for.
@@ -180,7 +183,8 @@ class Nodes:
             raise NotSupported("the server has no PEP (XEP-0163): it forgets nodes")
         ids = set(await self.ids(node))
         await self._restrict(node, access, config, ids)
-        changes = {name: value for name, value in _WANTED.items() if config.value(name) not in (None, value, "true")}
+        there = {name: config.value(name) for name in _WANTED}
+        changes = {name: value for name, value in _WANTED.items() if _plain(there[name]) not in (None, value)}
         if changes:
             await self._change(node, changes)
         known = _Node(access, _whole(config.value("max_items")), ids)
@@ -317,6 +321,11 @@ def _full(node: str, known: _Node) -> LimitExceeded:
 def _taken(node: str, access: Access | None) -> ConfigError:
     whom = f"for {access!r}" if access is not None else "for others"
     return ConfigError(f"access: what is in {node} is {whom}; name another node, or withdraw that first")
+
+
+def _plain(value: str | None) -> str | None:
+    """A boolean as one digit (XEP-0004 section 3.3 has two ways to write one); anything else as it is."""
+    return {"true": "1", "false": "0"}.get(value, value) if value is not None else None
 
 
 def _whole(text: str | None) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 from xml.etree.ElementTree import Element
@@ -14,8 +14,8 @@ from ..stanza import pubsub, size_of
 
 #: So many items are asked for at once. An item has 9,000 bytes at most, and servers let stanzas of 256 KiB through.
 BATCH = 20
-#: So many items of one node are read.
-MOST = 2_000
+#: So many items of one node are read, and about so many bytes of info dicts in them: no more are taken anyway.
+MOST, MOST_BYTES = 2_000, 8 * 1024 * 1024
 #: About so many bytes are asked for at once where a server has no pages: other servers take stanzas of 512 KiB at most,
 #: the own one sends what it likes.
 FAR, NEAR = 200_000, 8_000_000
@@ -44,7 +44,8 @@ class Listing:
 
 
 async def read(query: Query, jid: JID, node: str, known: Collection[str] = (), room: int = FAR) -> Listing:
-    """Read a node of the account `jid`: at most :data:`MOST` items. Cancelling it does no harm.
+    """Read a node of the account `jid`: at most :data:`MOST` items, and little more than :data:`MOST_BYTES`. Cancelling
+    it does no harm.
 
     A small node takes one request. A large one is read by pages (XEP-0059) where the answer shows that there are such.
     Else as many as fit are asked for, and the others by the ids that disco#items gives. Strangers are not told those
@@ -81,7 +82,7 @@ async def read_ids(query: Query, jid: JID, node: str) -> frozenset[str]:
 async def _by_pages(query: Query, jid: JID, node: str) -> Listing:
     there: dict[str, pubsub.Item] = {}
     after: str | None = None
-    while len(there) < MOST:
+    while len(there) < MOST and _weight(there) < MOST_BYTES:
         page = pubsub.read_page(await query(pubsub.ask_page(node, BATCH, after), jid, "get"), node)
         new = {item.id: item for item in page.items if item.id not in there}
         there |= new
@@ -98,16 +99,22 @@ async def _by_ids(query: Query, jid: JID, node: str, known: Collection[str], fit
     except ProtocolError:
         page = pubsub.read_page(await query(pubsub.ask_newest(node, min(fit, MOST)), jid, "get"), node)
         return _all(page.items) if len(page.items) < min(fit, MOST) else Listing(page.items, None)
-    missing = [id for id in ids if id not in known]
+    missing = [id for id in ids if id not in known and pubsub.may_be_offer(id)]
     there: dict[str, pubsub.Item] = {}
     if len(missing) > BATCH:  # one by one is slow: for each item, Prosody reads all of them from its disk
         answer = await query(pubsub.ask_newest(node, min(fit, len(ids), MOST)), jid, "get")
         there = {item.id: item for item in pubsub.read_page(answer, node).items}
         missing = [id for id in missing if id not in there]
     for start in range(0, min(len(missing), MOST), BATCH):
+        if _weight(there) >= MOST_BYTES:
+            break
         batch = pubsub.ask_items(node, missing[start : start + BATCH])
         there |= {item.id: item for item in pubsub.read_page(await query(batch, jid, "get"), node).items}
     return Listing(tuple(there.values()), frozenset(ids) | frozenset(there))
+
+
+def _weight(items: Mapping[str, pubsub.Item]) -> int:
+    return sum(len(item.offer.info or b"") for item in items.values() if item.offer is not None)
 
 
 def _all(items: tuple[pubsub.Item, ...]) -> Listing:

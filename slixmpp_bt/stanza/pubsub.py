@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeAlias
 from xml.etree.ElementTree import Element, SubElement
 
@@ -16,7 +17,7 @@ from .. import messages
 from ..constants import NS
 from ..errors import ProtocolError
 from .sharing import read_offer, write_offer
-from .values import NS_SFS, element, malformed
+from .values import NS_SFS, TOKEN, element, malformed
 
 NS_PUBSUB = "http://jabber.org/protocol/pubsub"
 NS_EVENT, NS_OWNER = f"{NS_PUBSUB}#event", f"{NS_PUBSUB}#owner"
@@ -27,6 +28,8 @@ EVENT_XPATH = f"{{*}}message/{{{NS_EVENT}}}event"
 
 #: At most so many ids of one node are read, and so many characters of one.
 MAX_IDS, _MAX_ITEM_ID = 20_000, 1_023
+#: At most so many items of one event are read. Servers send one; more would hold up the event loop.
+MAX_NEWS = 20
 
 #: Values of a data form by their field, without ``pubsub#``.
 Fields: TypeAlias = Mapping[str, str | Iterable[str]]
@@ -63,7 +66,7 @@ class Event:
 
     node: str
     items: tuple[Item, ...] = ()
-    retracted: tuple[str, ...] = ()
+    retracted: frozenset[str] = frozenset()
     emptied: bool = False
 
 
@@ -201,7 +204,10 @@ def read_page(iq: Element, node: str) -> Page:
     found = tuple(_read_items(items, NS_PUBSUB))
     if page is None:
         return Page(found)
-    return Page(found, page.findtext(f"{{{NS_RSM}}}last"), _number(page.findtext(f"{{{NS_RSM}}}count")))
+    last = page.findtext(f"{{{NS_RSM}}}last")
+    # It is sent back, and what is too long for a stanza is no page's end.
+    fits = last is not None and len(last) <= _MAX_ITEM_ID
+    return Page(found, last if fits else None, _number(page.findtext(f"{{{NS_RSM}}}count")))
 
 
 def read_ids(iq: Element) -> tuple[str, ...]:
@@ -214,6 +220,11 @@ def read_ids(iq: Element) -> tuple[str, ...]:
         raise malformed("no items of the node that it was asked for")
     names = (item.get("name", "") for item in query.iterfind(f"{{{NS_ITEMS}}}item"))
     return tuple(dict.fromkeys(name for name in names if 0 < len(name) <= _MAX_ITEM_ID))[:MAX_IDS]
+
+
+def may_be_offer(id: str) -> bool:
+    """Whether an item with this id can be an offer. Others are not worth asking for, nor fit by the dozen."""
+    return TOKEN.fullmatch(id) is not None
 
 
 def read_config(iq: Element) -> NodeConfig:
@@ -253,7 +264,8 @@ def read_event(message: Element) -> Event | None:
         return None
     withdrawn = (item for item in entry.iterfind(f"{{{NS_EVENT}}}item") if item.find(f"{{{NS}}}withdraw") is not None)
     gone = (*entry.iterfind(f"{{{NS_EVENT}}}retract"), *withdrawn)
-    return Event(node, tuple(_read_items(entry, NS_EVENT)), tuple(item.get("id", "") for item in gone))
+    news = islice(_read_items(entry, NS_EVENT), MAX_NEWS)
+    return Event(node, tuple(news), frozenset(item.get("id", "") for item in gone))
 
 
 def _read_items(items: Element, namespace: str) -> Iterator[Item]:

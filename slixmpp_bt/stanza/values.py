@@ -18,7 +18,8 @@ NS_HINTS = "urn:xmpp:hints"
 
 
 ROUTES = frozenset(Route)
-_TOKEN = re.compile(rf"[A-Za-z0-9._~-]{{1,{messages.MAX_ID}}}")
+#: An id.
+TOKEN = re.compile(rf"[A-Za-z0-9._~-]{{1,{messages.MAX_ID}}}")
 MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+")
 #: A host name or a literal address.
 HOST = re.compile(r"[^\x00-\x20\x7f]{1,255}")
@@ -43,7 +44,7 @@ def attribute(xml: Element, name: str) -> str:
 
 def token(xml: Element, name: str) -> str:
     value = attribute(xml, name)
-    if not _TOKEN.fullmatch(value):
+    if not TOKEN.fullmatch(value):
         raise malformed(f"a malformed {name}")
     return value
 
