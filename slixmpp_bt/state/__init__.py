@@ -66,7 +66,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: So long closing may take, in seconds.
-_PATIENCE = 5.0
+_PATIENCE = 10.0
 
 
 class Changes:
