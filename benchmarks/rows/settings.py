@@ -17,7 +17,7 @@ _CHANGES: Mapping[str, Mapping[str, Any]] = {
     "send_buffer_watermark 256 KiB": {"send_buffer_watermark": 256 * KIB},
     "send_buffer_watermark 4 MiB": {"send_buffer_watermark": 4 * MIB},
     "max_queued_disk_bytes 16 MiB": {"max_queued_disk_bytes": 16 * MIB},
-    "max_queued_disk_bytes 400 MiB": {"max_queued_disk_bytes": 400 * MIB},
+    "max_queued_disk_bytes 100 MiB (default)": {"max_queued_disk_bytes": 100 * MIB},
     "aio_threads 2": {"aio_threads": 2},
     "aio_threads 10 (default)": {"aio_threads": 10},
     "hashing_threads 2": {"hashing_threads": 2},

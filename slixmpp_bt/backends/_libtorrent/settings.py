@@ -78,6 +78,8 @@ _FIXED: Final[lt.settings_pack] = {
     "mixed_mode_algorithm": lt.bandwidth_mixed_algo_t.prefer_tcp,
     # Each further one wakes for the same blocks: ten took twice the processor's time for the same bytes.
     "aio_threads": 1,
+    # What arrives faster than the disk takes it is in memory, and more of it makes nothing faster.
+    "max_queued_disk_bytes": 32 * 1024 * 1024,
     # What is asked for ahead cannot be left to others any more (slixmpp_bt.shares); no way takes a second.
     "request_queue_time": 1,
     # libtorrent 2.0 maps files into memory, where a full disk or a file cut short kills the process (SIGBUS).
