@@ -253,7 +253,7 @@ class Filling:
         if self.download is None or self._dialling is None or self._transfer.state is State.PAUSED:
             return
         with suppress(BackendClosed):  # everything is here already
-            await self._dialling.change(message)
+            await self._dialling.change(message, self._senders)
         if self.download is None:
             return
         if self._router is not None and self._senders.intersection(message.left):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from . import addresses
 from .backends import Admission, PeerConnected, PeerRefused, Seed, StorageFailed
 from .constants import Mode
 from .content import Content
 from .context import Context
-from .errors import BTError, SourceChanged
+from .errors import BackendClosed, BTError, SourceChanged
 from .introducing import Introducing
 from .messages import Candidate
 from .seals import utc
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 _SOURCE_TICK = 5.0
 #: After so many seconds the seed shows a new certificate of its own: one is valid for seven days.
 _RENEWAL = 6 * 86_400.0
+#: A receiver dials as soon as it has the answer. After so many seconds it is dialled, too, should it not have come
+#: through: of two who dial each other at the same moment libtorrent drops both, and tries again a second later.
+TURN = 1.0
 
 
 class Seeding:
@@ -107,7 +111,7 @@ class Seeding:
         try:
             if receiver.swarms and (seed := await self.open()) is not None:
                 own = await self.own()
-                seed.add_candidates(receiver.candidates)
+                asyncio.get_running_loop().call_later(TURN, self._dial, receiver)
                 await seed.resume()
         except BTError as error:
             self._fail(error)
@@ -115,6 +119,12 @@ class Seeding:
         if receiver.held:
             receiver.held = False
             self._context.tasks.spawn(receiver.send_peers(joined=own), f"resume {receiver.transfer.id}")
+
+    def _dial(self, receiver: Sending) -> None:
+        """Nothing happens if it is connected."""
+        if self._seed is not None and receiver.active and not receiver.held:
+            with suppress(BackendClosed):
+                self._seed.add_candidates(receiver.candidates)
 
     async def hold(self, receiver: Sending) -> None:
         """Let `receiver` have no more pieces for now. Others go on."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from slixmpp_bt import dialling
+from slixmpp_bt.dialling import FIRST_TURN, SECOND_TURN
 from slixmpp_bt.messages import Candidate, Peers
 
 from .fakes import World, finish
@@ -29,11 +30,42 @@ async def test_introductions_without_end_are_bounded(world: World, monkeypatch: 
     for number in range(20):
         joined = tuple(Candidate(ip_address(f"127.1.{number}.{index}"), 1) for index in range(1, 65))
         await finish(bob.exchange.receive(Peers(offer.id, sending.id, joined), bob.know(alice), bob.jid))
+    await world.pass_time(1)
     assert len(dialled.candidates) == 100
     # Those who leave make room.
     gone = tuple(dialled.candidates[1:50])
     await finish(bob.exchange.receive(Peers(offer.id, sending.id, joined, gone), bob.know(alice), bob.jid))
+    await world.pass_time(1)
     assert len(dialled.candidates) == 100
+
+
+async def test_of_two_receivers_that_hear_of_each_other_one_dials_first(world: World) -> None:
+    alice, bob = world.pair()
+    offer, sending, _ = await world.running(alice, bob)
+    assert sending.id is not None
+    [own], [senders] = bob.backend.own, alice.backend.own
+    low, high = (Candidate(ip_address("127.0.0.9"), own.port + by) for by in (-1, 1))
+    dialled = bob.backend.downloads[0].dialled
+    dialled.remove([senders])
+    for joined in (senders, low, high):
+        await finish(bob.exchange.receive(Peers(offer.id, sending.id, (joined,)), bob.know(alice), bob.jid))
+    assert dialled.candidates == [senders]
+    await world.pass_time((FIRST_TURN + SECOND_TURN) / 2)
+    assert dialled.candidates == [senders, low]
+    await finish(bob.exchange.receive(Peers(offer.id, sending.id, (), (low,)), bob.know(alice), bob.jid))
+    await world.pass_time(SECOND_TURN)
+    assert dialled.candidates == [senders, high]
+
+
+async def test_who_left_before_it_was_dialled_is_not_dialled(world: World) -> None:
+    alice, bob = world.pair()
+    offer, sending, _ = await world.running(alice, bob)
+    assert sending.id is not None
+    other = (Candidate(ip_address("127.0.0.9"), 1),)
+    for joined, left in ((other, ()), ((), other)):
+        await finish(bob.exchange.receive(Peers(offer.id, sending.id, joined, left), bob.know(alice), bob.jid))
+    await world.pass_time(2 * SECOND_TURN)
+    assert bob.backend.downloads[0].dialled.candidates == list(alice.backend.own)
 
 
 async def test_introduction_of_addresses_that_may_not_be_dialled_is_ignored(world: World) -> None:

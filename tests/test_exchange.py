@@ -162,8 +162,10 @@ async def test_addresses_that_change_are_told_to_both_sides(world: World) -> Non
     alice.backend.own, bob.backend.own = new[:1], new[1:]
     alice.exchange.addresses_changed()
     await until(lambda: alice.wire.of(Peers))
+    await world.pass_time(1)
     await until(lambda: set(new[:1]) <= set(bob.backend.downloads[0].dialled.candidates))
     bob.exchange.addresses_changed()
+    await world.pass_time(2)
     await until(lambda: set(new[1:]) <= set(alice.backend.seeds[0].dialled.candidates))
     assert bob.wire.of(Accept)[-1].candidates == new[1:]
 

@@ -74,6 +74,7 @@ async def test_peers_come_at_most_once_in_five_seconds_and_then_all_that_is_new(
     assert told() == before + 1
     await world.pass_time(1)
     assert told() == before + 2
+    await world.pass_time(1)
     assert dialled(bob) == {candidate(name) for name in ("alice", "carol", "dave")}
     await finish(offer.withdraw())
 

@@ -10,6 +10,7 @@ import pytest
 
 from slixmpp_bt.constants import Route, State
 from slixmpp_bt.messages import Accept, Peers, Report
+from slixmpp_bt.seeding import TURN
 from slixmpp_bt.transfer import Transfer
 
 from .fakes import Party, World, finish, settled, until
@@ -91,7 +92,7 @@ async def test_pausing_one_of_two_sends_that_one_away_and_serves_the_other(world
     carol = world.party("bob@b.example/tablet", auto_accept=True)
     offer, sending, _ = await world.running(alice, bob, single=False)
     await until(lambda: len(offer.transfers) == 2 and carol.backend.downloads)
-    await settled()
+    await world.pass_time(2 * TURN)
     seed = alice.backend.seeds[0].dialled
     assert set(seed.candidates) == {*bob.backend.own, *carol.backend.own}
     await sending.pause()
@@ -103,7 +104,29 @@ async def test_pausing_one_of_two_sends_that_one_away_and_serves_the_other(world
     await sending.resume()
     await settled()
     assert bob.backend.downloads[0].dialled.candidates == list(alice.backend.own)
+    await world.pass_time(2 * TURN)
     assert set(seed.candidates) == {*bob.backend.own, *carol.backend.own}
+    await finish(offer.withdraw())
+
+
+async def test_receiver_has_its_turn_to_dial_before_the_sender_does(world: World) -> None:
+    alice, bob = world.pair()
+    offer, _, _ = await world.running(alice, bob)
+    seed = alice.backend.seeds[0].dialled
+    assert seed.candidates == []
+    await world.pass_time(2 * TURN)
+    assert seed.candidates == list(bob.backend.own)
+    await finish(offer.withdraw())
+
+
+async def test_receiver_that_was_sent_away_in_its_turn_is_not_dialled(world: World) -> None:
+    alice, bob = world.pair()
+    carol = world.party("bob@b.example/tablet", auto_accept=True)
+    offer, sending, _ = await world.running(alice, bob, single=False)
+    await until(lambda: len(offer.transfers) == 2 and carol.backend.downloads)
+    await sending.pause()
+    await world.pass_time(2 * TURN)
+    assert alice.backend.seeds[0].dialled.candidates == list(carol.backend.own)
     await finish(offer.withdraw())
 
 
