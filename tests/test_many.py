@@ -16,6 +16,7 @@ from slixmpp_bt import OutgoingOffer, Transfer
 
 from .crashes import Worker, alive
 from .servers import Loopback, Server
+from .test_rooms_offers import Room
 from .world import Member, digest, done, make_file, member, until, visible
 
 MIB = 1024**2
@@ -144,17 +145,20 @@ def report(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
 
 
 async def measured(server: Server, tmp_path: Path, source: Path, count: int) -> tuple[float, float]:
-    """Seconds until so many receivers, each a process of its own, have `source`, and copies uploaded."""
-    a, b = await server.add_user("alice"), await server.add_user("bob")
-    await server.subscribe(a, b)
-    alice = await member(server, f"{a}/laptop", tmp_path / "alice", upload_limit=20_000_000)
-    bobs = [Worker(server, f"{b}/{number}", tmp_path / f"bob{number}") for number in range(count)]
+    """Seconds until so many occupants of a room, each a process of its own, have `source`, and copies uploaded."""
+    room = Room(server, tmp_path / "alice")
+    alice = await room.make("alice", upload_limit=20_000_000)
+    nicks = [f"bob{number}" for number in range(count)]
+    accounts = [await server.add_user(nick) for nick in nicks]
+    bobs = [
+        Worker(server, f"{account}/{nick}", tmp_path / nick, "--room", str(room.jid))
+        for account, nick in zip(accounts, nicks, strict=True)
+    ]
     async with alive(*bobs):
         await asyncio.gather(*(one.start() for one in bobs))
-        devices = alice.xmpp.roster[a.bare][b.bare].resources
-        await until(lambda: len(devices) == count)
+        await until(lambda: all(alice.bt._rooms.occupant(room.at(nick), alice.jid) for nick in nicks))
         begun = time.monotonic()
-        offer = await alice.bt.offer(b, source)
+        offer = await alice.bt.offer(room.jid, source, mtype="groupchat")
         ends = await asyncio.gather(*(one.ended() for one in bobs))
         seconds = time.monotonic() - begun
         assert [end["sha256"] for end in ends] == [digest(source)[""]] * count
@@ -167,7 +171,7 @@ async def measured(server: Server, tmp_path: Path, source: Path, count: int) -> 
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(600)
-async def test_eight_receivers_of_a_large_file_take_little_more_than_one(
+async def test_eight_in_a_room_have_a_large_file_almost_as_soon_as_one(
     server: Server, tmp_path: Path, report: dict[str, Any]
 ) -> None:
     source = make_file(tmp_path / "file", 100 * MIB)

@@ -74,10 +74,16 @@ def test_readme_has_one_command_for_the_demo_and_one_for_the_tests() -> None:
     assert tests == f"{environment} --group tests && .venv/bin/pytest -n auto"
 
 
+def test_readme_has_one_command_for_the_benchmarks() -> None:
+    command = ".venv/bin/pip install -e '.[demo]' --group bench && .venv/bin/python -m benchmarks"
+    assert literal_after("Measure it on yours") == command
+    assert command in (REPOSITORY / "docs/explanation/performance.rst").read_text()
+
+
 def test_readme_commands_name_what_pyproject_defines() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
     assert "demo" in project["project"]["optional-dependencies"]
-    assert "tests" in project["dependency-groups"]
+    assert {"tests", "bench"} <= project["dependency-groups"].keys()
     assert "slixmpp-bt" in project["project"]["scripts"]
 
 

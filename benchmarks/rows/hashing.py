@@ -7,12 +7,13 @@ import asyncio
 from .. import hashing
 from ..record import Record
 from ..ways import Trip
-from . import Bench, Row, in_words
+from . import Bench, Row, in_words, settle
 
 
 async def run(bench: Bench, record: Record) -> None:
     """The page cache is warm: the file was just written."""
     source = await bench.places.file(bench.scale.large)
+    await settle(bench.scale.large)
     case = in_words(bench.scale.large)
     for _ in range(bench.runs):
         took = await asyncio.to_thread(hashing.raw, source)

@@ -29,7 +29,7 @@ from slixmpp_bt.receiving import Receiving
 from slixmpp_bt.storage import Landing
 
 from ..servers import PASSWORD
-from ..world import Member, digest
+from ..world import PATIENCE, Member, digest
 
 
 class Life:
@@ -50,6 +50,8 @@ class Life:
         self._bt = self._me.register(**settings)
         if options.sm:
             self._xmpp.register_plugin("xep_0198")
+        if options.room is not None:
+            self._xmpp.register_plugin("xep_0045")
         for event in ("session_start", "session_resumed"):
             self._xmpp.add_event_handler(event, self._appear)
         self._xmpp.add_event_handler("disconnected", self._again)
@@ -89,6 +91,9 @@ class Life:
         if not self._options.hidden:
             await self._xmpp.get_roster()
             self._xmpp.send_presence()
+        if self._options.room is not None:
+            muc: Any = self._xmpp.plugin["xep_0045"]
+            await muc.join_muc_wait(slixmpp.JID(self._options.room), self._xmpp.boundjid.resource, timeout=PATIENCE)
         self._online.set()
 
     async def _do(self, command: str) -> None:
@@ -192,5 +197,6 @@ if __name__ == "__main__":
     parser.add_argument("--config", type=json.loads, default={}, help="more of the plugin's configuration, in JSON")
     parser.add_argument("--sm", action="store_true", help="stream management (XEP-0198)")
     parser.add_argument("--die", choices=["published", "noted"], help="be killed at this moment")
+    parser.add_argument("--room", help="a room to be in; the nick is the resource")
     parser.add_argument("--hidden", action="store_true", help="send no presence")
     asyncio.run(main(parser.parse_args()))
