@@ -433,8 +433,9 @@ async def test_cancelled_offer_says_so(world: World) -> None:
 
 
 async def test_reminder_repeats_the_offer_until_somebody_accepts(world: World) -> None:
-    alice, _ = world.pair()
+    alice = world.party("alice@a.example/laptop")
     offer = await offered(world, alice)
+    await settled()
     await finish(offer.remind())
     first, second = alice.wire.of(Offer)
     assert first == second
@@ -444,7 +445,7 @@ async def test_reminder_repeats_the_offer_until_somebody_accepts(world: World) -
 
 
 async def test_reminder_of_what_was_changed_ends_the_offer(world: World) -> None:
-    alice, _ = world.pair()
+    alice = world.party("alice@a.example/laptop")
     offer = await offered(world, alice)
     offer.path.write_bytes(b"other")
     with pytest.raises(SourceChanged, match="file"):
